@@ -1,0 +1,44 @@
+"""Structured linear maps and recurrences as nodes of a differentiable program over dictionaries of tensors.
+
+Declare nodes and a loss over named tensors, fit them with `lightning.Trainer`, look at the diagram:
+
+>>> import torch
+>>> from slimgraph import Node, PenaltyLoss, Problem, slim, variable
+>>> policy = Node(slim.maps["orthogonal"](2, 2), ["p"], ["u"], name="policy")
+>>> u, p = variable("u"), variable("p")
+>>> loss = PenaltyLoss([((u - p) ** 2).minimize(name="track")], [u <= 1.])
+>>> problem = Problem([policy], loss)
+>>> problem({"p": torch.zeros(4, 2)})["loss"].item()
+0.0
+
+Training stands in `slimgraph.training`, drawing in `slimgraph.drawing`; they open Lightning and pydot.
+"""
+
+from slimgraph import slim
+from slimgraph.data import DictDataset
+from slimgraph.losses import AugmentedLagrangeLoss, BarrierLoss, PenaltyLoss
+from slimgraph.node import Node
+from slimgraph.problem import Problem
+from slimgraph.symbolic import Constraint, Loss, Objective, Variable, variable
+from slimgraph.system import MovingHorizon, System, SystemPreview
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AugmentedLagrangeLoss",
+    "BarrierLoss",
+    "Constraint",
+    "DictDataset",
+    "Loss",
+    "MovingHorizon",
+    "Node",
+    "Objective",
+    "PenaltyLoss",
+    "Problem",
+    "System",
+    "SystemPreview",
+    "Variable",
+    "__version__",
+    "slim",
+    "variable",
+]

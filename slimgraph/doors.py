@@ -1,0 +1,38 @@
+"""The one way upwards: a method that draws opens the drawing room only when it is called.
+
+Rooms import downwards only (see docs/architecture.md). `Problem.draw()` stands below `slimgraph.drawing`, so it
+goes through this door, and `import slimgraph` stays as light as torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+from slimgraph.errors import SlimgraphError
+
+
+def open_door(room: str) -> ModuleType:
+    """The module `slimgraph.<room>`, imported now.
+
+    >>> open_door('errors').did_you_mean('hh', ['h'])
+    " Did you mean 'h'?"
+    """
+    try:
+        return import_module(f"slimgraph.{room}")
+    except ModuleNotFoundError as error:
+        raise SlimgraphError(
+            f"slimgraph.{room} needs the package {error.name!r}, which is not installed; pip install {error.name}"
+        ) from error
+
+
+class Drawable:
+    """Gives `.draw()` and `.show()` to anything that has `to_networkx()`."""
+
+    def draw(self, path: str | None = None, **options):
+        """The diagram, written to `path` when one is given (.dot, .svg, .png); see `slimgraph.drawing.draw`."""
+        return open_door("drawing").draw(self, path, **options)
+
+    def show(self, figname: str | None = None):
+        """neuromancer's name for `draw`: writes the diagram to `figname`, or returns it."""
+        return self.draw(figname)

@@ -1,0 +1,114 @@
+"""Diagrams as DOT: a `pydot.Dot` in which every id and label is quoted by us, so that any name survives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pydot
+
+from slimgraph.drawing import style
+from slimgraph.drawing.form import Arrow, Box, read_form
+
+
+def quoted_id(name: str) -> str:
+    r"""`name` as a quoted DOT id, with the escapes of a label (`\n`, `\\`); two names never share one.
+
+    Source: the DOT language, https://graphviz.org/doc/info/lang.html
+
+    >>> print(quoted_id('a:b'), quoted_id('x"y'), quoted_id('back\\slash'), quoted_id('%1'))
+    "a:b" "x\"y" "back\\slash" "\%1"
+    """
+    text = name.replace("\\", "\\\\").replace('"', '\\"')
+    # Graphviz gives ids that begin with % a number of its own.
+    text = f"\\{text}" if text.startswith("%") else text
+    return f'"{_printable(text)}"'
+
+
+def quoted_label(text: str) -> str:
+    r"""`text` as a quoted DOT label that shows exactly `text`.
+
+    >>> print(quoted_label('a < "b"\n&lt;'))
+    "a < \"b\"\n&amp;lt;"
+    """
+    lines = (_printable(line).replace("\\", "\\\\") for line in text.split("\n"))
+    return '"' + "\\n".join(lines).replace("&", "&amp;").replace('"', '\\"') + '"'
+
+
+def _printable(text: str) -> str:
+    """Letters that no SVG may hold (control characters, half surrogates) as Python writes them."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def graph(x: Any) -> pydot.Dot:
+    """The diagram of `x` as a `pydot.Dot`, for users who want to change it; ids are `quoted_id(name)`.
+
+    >>> import networkx as nx
+    >>> g = nx.MultiDiGraph()
+    >>> g.add_node("policy", kind="node", label="policy")
+    >>> graph(g).get_node('"policy"')[0].get_label()
+    '"policy"'
+    """
+    whole, arrows = read_form(x)
+    dot = pydot.Dot("slimgraph", graph_type="digraph", **_values(style.GRAPH))
+    dot.set_node_defaults(**_values(style.NODE))
+    dot.set_edge_defaults(**_values(style.EDGE))
+    if _add_contents(dot, whole, 0) > style.MANY_NODES:
+        for name, value in _values(style.FAST_LAYOUT).items():
+            dot.set(name, value)
+    for arrow in arrows:
+        dot.add_edge(_edge(arrow))
+    return dot
+
+
+def to_dot(x: Any) -> str:
+    """The diagram of `x` as DOT text; the same graph gives the same bytes."""
+    return graph(x).to_string(indent=2)
+
+
+def _values(attributes: dict[str, str]) -> dict[str, Any]:
+    return {name: f'"{value}"' for name, value in attributes.items()}
+
+
+def _add_contents(parent: pydot.Graph, box: Box, drawn: int) -> int:
+    """Draws what stands in `box`; `drawn` counts the nodes so far."""
+    for shape in box.shapes:
+        parent.add_node(
+            pydot.Node(
+                quoted_id(shape.name),
+                label=quoted_label(style.wrapped(shape.label)),
+                tooltip=quoted_label(f"{shape.kind} {shape.label}".strip()),
+                **_values(style.KINDS.get(shape.kind, {})),
+            )
+        )
+    drawn += len(box.shapes)
+    for inner in box.boxes.values():
+        fill = style.BOX_FILLS[min(len(inner.path), len(style.BOX_FILLS)) - 1]
+        # The whole path is in the id: boxes of one title inside different boxes stay apart.
+        cluster = pydot.Subgraph(
+            quoted_id(f"cluster {inner.path}"),
+            label=quoted_label(style.wrapped(inner.path[-1], width=60)),
+            fillcolor=f'"{fill}"',
+            **_values(style.BOX),
+        )
+        drawn = _add_contents(cluster, inner, drawn)
+        parent.add_subgraph(cluster)
+    return drawn
+
+
+def _edge(arrow: Arrow) -> pydot.Edge:
+    attributes: dict[str, Any] = {}
+    if arrow.labels:
+        attributes["label"] = quoted_label("\n".join(f" {style.wrapped(key)} " for key in arrow.labels))
+    for shape in (arrow.tail, arrow.head):
+        if shape.kind in style.TERMS:
+            attributes["color"] = f'"{style.KINDS[shape.kind]["color"]}"'
+    tail, head = arrow.tail, arrow.head
+    if arrow.feedback:
+        attributes |= _values(style.FEEDBACK)
+        if tail != head:
+            # Written from head to tail and drawn with its point at the back: the ranks stay those of the forward flow.
+            tail, head = head, tail
+            attributes["dir"] = "back"
+    return pydot.Edge(quoted_id(tail.name), quoted_id(head.name), **attributes)

@@ -1,0 +1,136 @@
+"""Node: a callable with named inputs and outputs, the unit that computation graphs are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slimgraph.doors import Drawable
+from slimgraph.errors import MissingKeyError, OptionError, StrictOptions, WiringError, did_you_mean
+
+
+class Node(nn.Module, Drawable, metaclass=StrictOptions):
+    """`callable` applied to the tensors under `input_keys`; its results stand under `output_keys`.
+
+    `callable` is any function or module that takes one tensor per input key and gives one tensor, a tuple of them in
+    the order of the output keys, or a dict that holds them. Keys are strings or Variables.
+
+    Raises OptionError for a bare string instead of a list of keys; WiringError when the number of results differs from
+    the output keys. What `callable` itself raises is passed on with the node's name, keys and input shapes as a note.
+
+    >>> node = Node(torch.add, ["x", "r"], ["u"], name="policy")
+    >>> node
+    policy: (x, r) -> (u)
+    >>> node({"x": torch.ones(2), "r": torch.ones(2)})
+    {'u': tensor([2., 2.])}
+    """
+
+    kind = "node"
+
+    def __init__(
+        self,
+        callable: Callable[..., Any],
+        input_keys: Sequence[str | Any],
+        output_keys: Sequence[str | Any],
+        name: str | None = None,
+    ) -> None:
+        super().__init__()
+        label = f"node {name!r}" if name else "a node"
+        self.input_keys = key_names(input_keys, f"the input_keys of {label}")
+        self.output_keys = key_names(output_keys, f"the output_keys of {label}")
+        if not self.output_keys:
+            raise OptionError(f"{label} gives nothing: output_keys is empty")
+        if not hasattr(callable, "__call__"):
+            raise OptionError(f"{label} needs a callable; got {type(callable).__name__}: {callable!r}")
+        self.name = name
+        # A modules.Module answers with a triple; what a graph calls is its plain-tensor view.
+        self.callable = callable.to_torch() if hasattr(callable, "to_torch") else callable
+
+    @property
+    def label(self) -> str:
+        """Its name, or what it calls where it has none."""
+        return self.name or getattr(self.callable, "__name__", type(self.callable).__name__)
+
+    def step(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs for `data`, without the hooks of a module call; what roll-outs and problems run."""
+        try:
+            result = self.callable(*[data[key] for key in self.input_keys])
+        except Exception as error:
+            self.explain(error, data)
+            raise
+        keys = self.output_keys
+        if type(result) is Tensor and len(keys) == 1:
+            return {keys[0]: result}
+        return self.named(result)
+
+    def forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
+        return self.step(data)
+
+    def named(self, result: Any) -> dict[str, Tensor]:
+        """The results by key, from a tensor, a tuple or a dict."""
+        keys = self.output_keys
+        if isinstance(result, dict):
+            if missing := [key for key in keys if key not in result]:
+                raise WiringError(f"{self.title} must give {keys}; its callable gave a dict with {sorted(result)}, without {missing}")
+            return {key: result[key] for key in keys}
+        results = (result,) if isinstance(result, Tensor) else tuple(result) if isinstance(result, tuple | list) else None
+        if results is None:
+            raise WiringError(f"{self.title} must give tensors for {keys}; its callable gave {type(result).__name__}: {result!r}")
+        if len(results) != len(keys):
+            raise WiringError(f"{self.title} must give {len(keys)} tensors for {keys}; its callable gave {len(results)}")
+        return dict(zip(keys, results, strict=True))
+
+    @property
+    def title(self) -> str:
+        """What errors call it."""
+        return f"node {self.label!r}"
+
+    def explain(self, error: Exception, data: Mapping[str, Any], when: str = "") -> None:
+        """Notes on `error` which node it came from, or raises MissingKeyError for a key that `data` does not hold."""
+        for key in self.input_keys:
+            if key not in data:
+                hint = did_you_mean(key, data)
+                raise MissingKeyError(f"{self.title} reads {key!r}, the data holds {sorted(data)}.{hint}") from None
+        shapes = ", ".join(f"{key} {describe(data[key])}" for key in self.input_keys)
+        error.add_note(f"in {self.title}, {self.signature},{when} called with {shapes}")
+
+    @property
+    def signature(self) -> str:
+        """`(inputs) -> (outputs)`."""
+        return f"({', '.join(self.input_keys)}) -> ({', '.join(self.output_keys)})"
+
+    def freeze(self) -> None:
+        """Its parameters are no longer trained."""
+        self.requires_grad_(False)
+
+    def unfreeze(self) -> None:
+        """Its parameters are trained again."""
+        self.requires_grad_(True)
+
+    def to_networkx(self) -> Any:
+        """The node between its keys, as a networkx MultiDiGraph."""
+        from slimgraph.wiring import to_networkx
+
+        return to_networkx([self])
+
+    def __repr__(self) -> str:
+        return f"{self.label}: {self.signature}"
+
+
+def key_names(keys: Sequence[str | Any], what: str) -> list[str]:
+    """`keys` as strings; a Variable stands for its key. `what` names the list in errors."""
+    if isinstance(keys, str) or not isinstance(keys, Sequence):
+        raise OptionError(f"{what} is a list of keys; got {type(keys).__name__}: {keys!r}. Write [{keys!r}]")
+    names = [key if isinstance(key, str) else getattr(key, "key", None) for key in keys]
+    if None in names:
+        bad = keys[names.index(None)]
+        raise OptionError(f"{what} holds strings or Variables; got {type(bad).__name__}: {bad!r}")
+    return names
+
+
+def describe(value: Any) -> str:
+    """A tensor's shape and dtype, or the type of anything else."""
+    return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}" if isinstance(value, Tensor) else type(value).__name__

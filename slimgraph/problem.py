@@ -1,0 +1,171 @@
+"""Problem: nodes, a loss and the maps' own reg_error, as one module from a batch to its losses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from slimgraph import wiring
+from slimgraph.doors import Drawable
+from slimgraph.errors import DuplicateNameError, OptionError, StrictOptions, did_you_mean
+from slimgraph.losses import PenaltyLoss
+from slimgraph.report import Report, report
+from slimgraph.slim import reg_error_terms
+from slimgraph.symbolic.plan import require_grad
+
+
+class Problem(nn.Module, Drawable, metaclass=StrictOptions):
+    """`nodes` run over a batch, then `loss`; loss = objective_loss + penalty_loss + reg_loss.
+
+    The nodes may stand in any order: each runs after the writers of what it reads. Where a key is written twice the
+    declared order holds; `check_overwrite=True` warns of that and `"error"` refuses it. reg_loss is `reg_weight` times
+    the sum of `reg_error()` over the maps in the nodes, each map once. `grad_inference` keeps gradients in evaluation;
+    it is set where a term is derived.
+
+    Calling it gives a new dict with every key, `loss`, `objective_loss`, `penalty_loss`, `reg_loss` and each term by
+    its name; if the batch has a `name` entry, the keys come back as `{name}_{key}`. The batch is not written to.
+
+    Raises CycleError, DuplicateNameError or OverwriteError when it is made; MissingKeyError at the first batch that
+    lacks a key, before any node runs.
+
+    >>> from slimgraph import Node, variable
+    >>> net = Node(nn.Linear(1, 1), ["x"], ["y"], name="net")
+    >>> y, t = variable("y"), variable("t")
+    >>> problem = Problem([net], PenaltyLoss([((y - t) ** 2).minimize(name="fit")], [y >= 0]))
+    >>> sorted(problem({"x": torch.ones(2, 1), "t": torch.ones(2, 1)}))[-6:]
+    ['objective_loss', 'penalty_loss', 'reg_loss', 't', 'x', 'y']
+    >>> print(problem)
+    Problem
+      reads   x, t
+      net: (x) -> (y)
+      PenaltyLoss()
+        fit: mean((y - t)^2)
+        constraint_1: y >= 0
+    """
+
+    def __init__(
+        self,
+        nodes: Sequence[Any],
+        loss: PenaltyLoss,
+        grad_inference: bool = False,
+        check_overwrite: bool | Literal["error"] = False,
+        *,
+        reg_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        for node in nodes:
+            if not hasattr(node, "input_keys"):
+                raise OptionError(f"a Problem holds Nodes and Systems; got {type(node).__name__}: {node!r}")
+        if not isinstance(loss, PenaltyLoss):
+            raise OptionError(f"a Problem needs a loss such as PenaltyLoss; got {type(loss).__name__}: {loss!r}")
+        self.nodes = nn.ModuleList(nodes)
+        self.loss = loss
+        self.reg_weight = reg_weight
+        self.grad_inference = grad_inference or bool(loss.plan.derived_keys)
+        self._run_order = wiring.order(nodes, check_overwrite=check_overwrite)
+        self.run_order = [nodes[place] for place in self._run_order]
+        self._refuse_shadowing()
+        self._regularised = reg_error_terms(self.nodes)
+        # The batches that were checked already, by their keys.
+        self._checked: set[frozenset[str]] = set()
+
+    def _refuse_shadowing(self) -> None:
+        """A term's output must not stand where a key's tensor is."""
+        keys = {key for node in self.nodes for key in (*node.input_keys, *node.output_keys)}
+        for name, term in zip(self.loss.names(), self.loss.terms, strict=True):
+            if name in keys:
+                raise DuplicateNameError(f"the {term.kind} {term} is called {name!r}, which is also a key; use another name")
+
+    # ---- running ----------------------------------------------------------------------------------------------------
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
+        if self.grad_inference and not torch.is_grad_enabled():
+            with torch.inference_mode(False), torch.enable_grad():
+                # An inference tensor cannot take part in a derivative; its copy can.
+                copies = {key: v.clone() for key, v in batch.items() if isinstance(v, Tensor) and v.is_inference()}
+                return self._forward({**batch, **copies})
+        return self._forward(batch)
+
+    def _forward(self, batch: dict[str, Any]) -> dict[str, Any]:
+        data = self.step(batch)
+        output = self.loss(data)
+        if self._regularised:
+            errors = [module.reg_error() for _, module in self._regularised]
+            output["reg_loss"] = self.reg_weight * sum(errors[1:], errors[0])
+            output["loss"] = output["loss"] + output["reg_loss"]
+        else:
+            output["reg_loss"] = output["loss"].new_zeros(())
+        data |= output
+        name = data.pop("name", None)
+        return data if name is None else {f"{name}_{key}": value for key, value in data.items()}
+
+    def step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch with the outputs of all nodes, without the loss."""
+        keys = frozenset(batch)
+        if keys not in self._checked:
+            wiring.check_keys(self.run_order, batch, self.loss.terms)
+            self._checked.add(keys)
+        data = dict(batch)
+        if self.loss.plan.derived_keys:
+            data = require_grad(data, self.loss.plan.derived_keys)
+        for node in self.run_order:
+            data |= node.step(data)
+        return data
+
+    def report(self, data: dict[str, Tensor]) -> Report:
+        """How well each constraint is kept over `data`, with the objectives and each map's reg_error."""
+        data = {key: value for key, value in data.items() if key != "name"}
+        with torch.no_grad():
+            output = self(data)
+            errors = {name: module.reg_error() for name, module in self._regularised}
+        return report(self.loss, output, errors)
+
+    @property
+    def terms(self) -> list[str]:
+        """The names of the 0-dim outputs: the loss, its parts and every term."""
+        return ["loss", "objective_loss", "penalty_loss", "reg_loss", *self.loss.names()]
+
+    # ---- the nodes --------------------------------------------------------------------------------------------------
+
+    @property
+    def input_keys(self) -> list[str]:
+        """What a batch must hold: the keys that nodes or terms read before any node writes them."""
+        reads = wiring.read_first(self.run_order)
+        written = set(wiring.writers(self.run_order))
+        terms = [key for term in self.loss.terms for key in term.keys if key not in written]
+        return list(dict.fromkeys([*reads, *terms]))
+
+    def node(self, name: str) -> Any:
+        """The node of that name. Raises OptionError with the nearest name."""
+        names = wiring.names(self.nodes)
+        if name not in names:
+            raise OptionError(f"there is no node {name!r} among {names}.{did_you_mean(name, names)}")
+        return self.nodes[names.index(name)]
+
+    def freeze(self) -> None:
+        """No parameter of the nodes is trained any more."""
+        self.nodes.requires_grad_(False)
+
+    def unfreeze(self) -> None:
+        """Every parameter of the nodes is trained again."""
+        self.nodes.requires_grad_(True)
+
+    def __repr__(self) -> str:
+        nodes = [line for node in self.run_order for line in repr(node).splitlines()]
+        lines = [f"reads   {', '.join(self.input_keys)}", *nodes, *repr(self.loss).splitlines()]
+        return "\n".join(["Problem", *(f"  {line}" for line in lines)])
+
+    def to_networkx(self) -> Any:
+        """Data, nodes, terms, loss and the flow of reg_error, as a networkx MultiDiGraph."""
+        graph = wiring.to_networkx(self.run_order, self.loss.terms, self.loss.names())
+        graph.add_node("loss", kind="loss", label=type(self.loss).__name__)
+        for number in range(len(self.loss.terms)):
+            graph.add_edge(f"term:{number}", "loss", key="")
+        if self._regularised:
+            label = f"{self.reg_weight:g} * reg_error of {', '.join(sorted({type(m).__name__ for _, m in self._regularised}))}"
+            graph.add_node("reg_error", kind="reg_error", label=label)
+            graph.add_edge("reg_error", "loss", key="")
+        return graph

@@ -1,0 +1,98 @@
+"""Small differentiable functions that several families of maps share."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from slimgraph.errors import OptionError
+
+
+
+class HasDevice(Protocol):
+    """A map or a tensor."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+
+Owner = TypeVar("Owner", bound=HasDevice)
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+class IdentityGradReLU(torch.autograd.Function):
+    """`max(x, 0)` forward, the identity backward: a weight that was clamped to zero can still come back.
+
+    >>> x = torch.tensor([-1., 2.], requires_grad=True)
+    >>> IdentityGradReLU.apply(x).sum().backward()
+    >>> x.grad
+    tensor([1., 1.])
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return x.clamp(min=0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return grad
+
+
+def between(p: Tensor, low: float, high: float) -> Tensor:
+    """`low + (high - low) sigmoid(p)`, elementwise: a free parameter as a number inside `[low, high]`."""
+    return low + (high - low) * torch.sigmoid(p)
+
+
+def between_inverse(value: Tensor, low: float, high: float) -> Tensor:
+    """The `p` with `between(p, low, high) == value`, after clipping `value` into the interval.
+
+    Where `value` stands on a bound, `p` stops half a rounding error away from it, so that it stays finite.
+    """
+    if low == high:
+        return torch.zeros_like(value)
+    edge = torch.finfo(value.dtype).eps / 2
+    return torch.logit((value - low) / (high - low), eps=edge)
+
+
+def check_bounds(owner: object, sigma_min: float, sigma_max: float, floor: float = -math.inf) -> tuple[float, float]:
+    """Both bounds as floats; raises `OptionError` unless they are finite and `floor <= sigma_min <= sigma_max`."""
+    name = type(owner).__name__
+    low, high = float(sigma_min), float(sigma_max)
+    for word, bound in (("sigma_min", low), ("sigma_max", high)):
+        if not math.isfinite(bound):
+            raise OptionError(f"{name} needs a finite {word}, got {word}={bound}")
+    if low > high:
+        raise OptionError(f"{name} needs sigma_min <= sigma_max, got sigma_min={low} and sigma_max={high}")
+    if low < floor:
+        raise OptionError(f"{name} needs sigma_min >= {floor:g}, got sigma_min={low}")
+    return low, high
+
+
+def full_precision(build: Callable[Concatenate[Owner, Arguments], Result]):
+    """A decorator for functions of a map or tensor that multiply factors: autocast is off inside.
+
+    Autocast would round the factors, and a product of rounded reflections is not orthogonal; only the finished
+    product may be cast.
+    """
+
+    @functools.wraps(build)
+    def exact(owner: Owner, *args: Arguments.args, **options: Arguments.kwargs) -> Result:
+        kind = owner.device.type
+        if not torch.is_autocast_enabled(kind):
+            return build(owner, *args, **options)
+        with torch.autocast(kind, enabled=False):
+            return build(owner, *args, **options)
+
+    return exact

@@ -1,0 +1,61 @@
+"""The registry of structured maps: by which key a class is chosen, and which sizes it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from slimgraph.errors import OptionError, UnknownOptionError, did_you_mean
+
+if TYPE_CHECKING:
+    from slimgraph.slim.linear.base import LinearBase
+
+Map = TypeVar("Map", bound="type[LinearBase]")
+
+maps: dict[str, type[LinearBase]] = {}
+"""Every concrete map by its key, aliases included."""
+
+square_maps: set[type[LinearBase]] = set()
+"""The classes that need `insize == outsize`."""
+
+tall_maps: set[type[LinearBase]] = set()
+"""The classes that need `insize <= outsize`."""
+
+
+def register(key: str, *aliases: str, square: bool = False, tall: bool = False) -> Callable[[Map], Map]:
+    """A class decorator that puts a map under `key` and `aliases`, and so under the laws in tests/test_map_laws.py.
+
+    Raises `OptionError` when a key is taken already.
+    """
+
+    def add(cls: Map) -> Map:
+        for name in (key, *aliases):
+            if name in maps:
+                raise OptionError(f"the map key {name!r} of {cls.__name__} is taken by {maps[name].__name__}")
+            maps[name] = cls
+        if square:
+            square_maps.add(cls)
+        if tall:
+            tall_maps.add(cls)
+        return cls
+
+    return add
+
+
+def get_map(chosen: str | Callable[..., LinearBase]) -> Callable[..., LinearBase]:
+    """The class that a key of `maps` stands for; a class, or any callable that makes a map, is returned as it is.
+
+    >>> get_map('orthogonal').__name__
+    'OrthogonalLinear'
+    >>> get_map('orthogonl')
+    Traceback (most recent call last):
+    slimgraph.errors.UnknownOptionError: there is no map 'orthogonl'. Did you mean 'orthogonal'?
+    """
+    if isinstance(chosen, str):
+        if chosen not in maps:
+            hint = did_you_mean(chosen, maps) or f" There are {', '.join(sorted(maps))}."
+            raise UnknownOptionError(f"there is no map {chosen!r}.{hint}")
+        return maps[chosen]
+    if not callable(chosen):
+        raise OptionError(f"a map is chosen by its key or its class, got {chosen!r}")
+    return chosen

@@ -1,0 +1,21 @@
+"""Expressions over the keys of a batch: variables, the terms made from them, and the plan that evaluates both."""
+
+from slimgraph.symbolic.derivative import gradient, jacobian
+from slimgraph.symbolic.expression import Variable, variable
+from slimgraph.symbolic.plan import Plan
+from slimgraph.symbolic.terms import GT, LT, Comparator, Constraint, Eq, Loss, Objective
+
+__all__ = [
+    "Variable",
+    "variable",
+    "Constraint",
+    "Objective",
+    "Loss",
+    "Comparator",
+    "LT",
+    "GT",
+    "Eq",
+    "Plan",
+    "gradient",
+    "jacobian",
+]

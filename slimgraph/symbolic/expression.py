@@ -1,0 +1,359 @@
+"""Variable: an expression over the keys of a batch, written like torch and evaluated later.
+
+An expression is a plain graph of Variables. A leaf reads a data key, holds a trainable parameter or a constant; any
+other Variable is an operation: a function with arguments among which stand further Variables. Nothing is computed and
+nothing is registered anywhere until a `Plan` is made of it.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from slimgraph.doors import Drawable
+from slimgraph.errors import ExpressionError
+from slimgraph.symbolic.derivative import gradient
+from slimgraph.symbolic.text import expression_text
+
+if TYPE_CHECKING:
+    from slimgraph.symbolic.terms import Constraint, Objective
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A function and its arguments, in which Variables may stand anywhere, in lists and slices too."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+def replace(thing: Any, kind: type, by: Callable[[Any], Any]) -> Any:
+    """`thing` with every instance of `kind` in it, at any depth of lists, tuples, dicts and slices, replaced."""
+    if isinstance(thing, kind):
+        return by(thing)
+    if isinstance(thing, tuple | list):
+        items = [replace(item, kind, by) for item in thing]
+        return type(thing)(*items) if hasattr(thing, "_fields") else type(thing)(items)
+    if isinstance(thing, dict):
+        return {key: replace(value, kind, by) for key, value in thing.items()}
+    if isinstance(thing, slice):
+        return slice(*(replace(part, kind, by) for part in (thing.start, thing.stop, thing.step)))
+    return thing
+
+
+def operands(variable: Variable) -> list[Variable]:
+    """The Variables that an operation is made of, in the order in which they are written; none for a leaf."""
+    found: list[Variable] = []
+    if variable.operation is not None:
+        replace((variable.operation.args, variable.operation.kwargs), Variable, found.append)
+    return found
+
+
+def in_order(roots: Sequence[Variable]) -> list[Variable]:
+    """Every Variable under `roots`, once, operands before the operations on them. Not recursive: chains may be long."""
+    done: dict[Variable, None] = {}
+    stack = [(root, False) for root in reversed(roots)]
+    while stack:
+        variable, opened = stack.pop()
+        if variable in done:
+            continue
+        if opened:
+            done[variable] = None
+        else:
+            stack.append((variable, True))
+            stack.extend((operand, False) for operand in reversed(operands(variable)))
+    return list(done)
+
+
+def symbolic_function(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Variable:
+    """The expression `function(*args, **kwargs)`; a Constraint among the arguments stands for its comparison."""
+    from slimgraph.symbolic.terms import Constraint
+
+    arguments = replace((args, kwargs or {}), Constraint, lambda constraint: constraint.truth)
+    # As leaves, tensors follow the device and dtype of the problem, and parameters among them are trained.
+    return Variable(operation=Operation(function, *replace(arguments, Tensor, lambda t: Variable(value=t))))
+
+
+def _infix(function: Callable[[Any, Any], Any]) -> Any:
+    def method(self: Variable, other: Any) -> Variable:
+        return symbolic_function(function, (self, other), None)
+
+    return method
+
+
+def _reflected(function: Callable[[Any, Any], Any]) -> Any:
+    def method(self: Variable, other: Any) -> Variable:
+        return symbolic_function(function, (other, self), None)
+
+    return method
+
+
+def _prefix(function: Callable[[Any], Any]) -> Any:
+    def method(self: Variable) -> Variable:
+        return symbolic_function(function, (self,), None)
+
+    return method
+
+
+def _comparison(sign: str) -> Any:
+    def method(self: Variable, other: Any) -> Constraint:
+        from slimgraph.symbolic.terms import COMPARATORS, Constraint
+
+        return Constraint(self, other, COMPARATORS[sign]())
+
+    return method
+
+
+# What a comparison with a tensor on the left means for the Variable on its right.
+_TENSOR_COMPARISONS = {
+    torch.Tensor.le: ">=",
+    torch.Tensor.lt: ">=",
+    torch.Tensor.ge: "<=",
+    torch.Tensor.gt: "<=",
+    torch.Tensor.eq: "==",
+}
+
+
+class Variable(Drawable):
+    """An expression over the keys of a batch; `variable` makes the leaves, torch functions and operators the rest.
+
+    Its value for a batch is exactly that of the torch code it was written as. Comparing makes a `Constraint`,
+    `minimize` an `Objective`.
+
+    >>> x, y = variable("x"), variable("y")
+    >>> f = (1 - x) ** 2 + torch.sub(y, 2.)
+    >>> f
+    (1 - x)^2 + sub(y, 2.0)
+    >>> f({"x": torch.tensor([3.]), "y": torch.tensor([5.])})
+    tensor([7.])
+    >>> f <= 2
+    (1 - x)^2 + sub(y, 2.0) <= 2
+    """
+
+    # numpy then leaves `array * variable` to us.
+    __array_ufunc__ = None
+
+    def __init__(
+        self,
+        *,
+        input_key: str | None = None,
+        value: Tensor | complex | None = None,
+        operation: Operation | None = None,
+        display_name: str | None = None,
+    ) -> None:
+        self.input_key = input_key
+        self.value = value
+        self.operation = operation
+        self.display_name = display_name
+        self._identity = _Identity()
+
+    # ---- what it is -------------------------------------------------------------------------------------------------
+
+    @property
+    def key(self) -> str:
+        """The data key it reads, its display name, or the text of the expression: the same in every process."""
+        return self.input_key or self.display_name or expression_text(self)
+
+    @property
+    def keys(self) -> list[str]:
+        """The data keys that its value depends on, in the order in which they are written."""
+        return list(dict.fromkeys(v.input_key for v in in_order([self]) if v.input_key is not None))
+
+    @property
+    def is_trainable(self) -> bool:
+        """Whether it is a leaf that holds a parameter."""
+        return isinstance(self.value, nn.Parameter)
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether it is a leaf that holds a number or a tensor that is not trained."""
+        return self.value is not None and not self.is_trainable
+
+    def __repr__(self) -> str:
+        return expression_text(self)
+
+    def __call__(self, data: dict[str, Tensor]) -> Tensor:
+        """Its value for a batch; nothing is written into `data`. Raises MissingKeyError for a key that is not there."""
+        return self._plan(data)[0]
+
+    @cached_property
+    def _plan(self) -> Any:
+        from slimgraph.symbolic.plan import Plan
+
+        return Plan([self])
+
+    def to_networkx(self) -> Any:
+        """The expression as a networkx MultiDiGraph from leaves to result."""
+        from slimgraph.symbolic.text import expression_graph
+
+        return expression_graph(self)
+
+    # ---- what can be made of it -------------------------------------------------------------------------------------
+
+    def minimize(self, metric: Callable[..., Tensor] = torch.mean, weight: float = 1.0, name: str | None = None) -> Objective:
+        """The objective `weight * metric(self)`."""
+        from slimgraph.symbolic.terms import Objective
+
+        return Objective(self, metric, weight, name)
+
+    def grad(self, other: Variable) -> Variable:
+        """The gradient of its sum with respect to `other`, an expression of `other`'s shape that can be derived again."""
+        if not isinstance(other, Variable):
+            raise ExpressionError(f"{self!r} can be derived by a Variable; got {type(other).__name__}: {other!r}")
+        return Variable(operation=Operation(gradient, (self, other)))
+
+    def between(self, lower: Any, upper: Any) -> tuple[Constraint, Constraint]:
+        """The two constraints `self >= lower` and `self <= upper`."""
+        return self >= lower, self <= upper
+
+    def unpack(self, count: int | Sequence[str]) -> tuple[Variable, ...]:
+        """The entries `self[0] ... self[count - 1]` of a tuple or of the first axis, named if names are given."""
+        names = [None] * count if isinstance(count, int) else count
+        return tuple(
+            Variable(operation=Operation(operator.getitem, (self, place)), display_name=name)
+            for place, name in enumerate(names)
+        )
+
+    # ---- torch and Python on it -------------------------------------------------------------------------------------
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        # `tensor <= x` reaches us here, as a method of Tensor; it means the same as `x >= tensor`.
+        if (sign := _TENSOR_COMPARISONS.get(func)) is not None:
+            return _comparison(sign)(args[1], args[0])
+        return symbolic_function(func, args, kwargs)
+
+    __add__, __radd__ = _infix(operator.add), _reflected(operator.add)
+    __sub__, __rsub__ = _infix(operator.sub), _reflected(operator.sub)
+    __mul__, __rmul__ = _infix(operator.mul), _reflected(operator.mul)
+    __truediv__, __rtruediv__ = _infix(operator.truediv), _reflected(operator.truediv)
+    __floordiv__, __rfloordiv__ = _infix(operator.floordiv), _reflected(operator.floordiv)
+    __mod__, __rmod__ = _infix(operator.mod), _reflected(operator.mod)
+    __pow__, __rpow__ = _infix(operator.pow), _reflected(operator.pow)
+    __matmul__, __rmatmul__ = _infix(operator.matmul), _reflected(operator.matmul)
+    __getitem__ = _infix(operator.getitem)
+    __neg__, __abs__ = _prefix(operator.neg), _prefix(operator.abs)
+    T, mT = property(_prefix(operator.attrgetter("T"))), property(_prefix(operator.attrgetter("mT")))
+    __le__ = __lt__ = _comparison("<=")
+    __ge__ = __gt__ = _comparison(">=")
+    __eq__ = _comparison("==")
+    # A class that defines __eq__ loses __hash__, and Variables are kept in sets and dicts.
+    __hash__ = object.__hash__
+
+    def __bool__(self) -> bool:
+        raise ExpressionError(f"the expression {self!r} has no truth value; it has a value only for a batch of data")
+
+    def __iter__(self) -> Iterator[Variable]:
+        raise ExpressionError(f"the length of {self!r} is not known; write {self!r}.unpack(n) for its first n entries")
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or not hasattr(torch.Tensor, name):
+            raise AttributeError(f"a Variable has no attribute {name!r}")
+        if callable(getattr(torch, name, None)):
+            raise AttributeError(f"a Variable has no method {name!r}; write torch.{name}({self!r})")
+        raise AttributeError(f"{self!r} has no {name!r}: it has a value only for a batch of data")
+
+    # ---- copies and pickles -----------------------------------------------------------------------------------------
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As a flat table: a nested pickle of a long expression would end in a RecursionError.
+        order = in_order([self])
+        place = {variable: _Place(i) for i, variable in enumerate(order)}
+        table = [
+            (v._identity, v.input_key, v.value, v.display_name, replace(_parts(v.operation), Variable, place.__getitem__))
+            for v in order
+        ]
+        return _from_table, (table,)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Stands in a pickled table for the Variable of that row."""
+
+    row: int
+
+
+class _Identity:
+    """What tells, in a copy of several expressions, that a Variable of one is also a Variable of another."""
+
+    copy: Variable | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Identity, ()
+
+
+def _parts(operation: Operation | None) -> Any:
+    return None if operation is None else (operation.function, operation.args, operation.kwargs)
+
+
+def _from_table(table: list[tuple[Any, ...]]) -> Variable:
+    rows: list[Variable] = []
+    for identity, input_key, value, display_name, parts in table:
+        if identity.copy is None:
+            operation = None if parts is None else Operation(*replace(parts, _Place, lambda place: rows[place.row]))
+            made = Variable(input_key=input_key, value=value, operation=operation, display_name=display_name)
+            made._identity, identity.copy = identity, made
+        rows.append(identity.copy)
+    return rows[-1]
+
+
+def variable(*args: Any, key: str | None = None, display_name: str | None = None) -> Variable:
+    """A Variable, in the six forms that neuromancer's users know.
+
+    - `variable("x")`: the input that reads data key `x`;
+    - `variable()` or `variable(display_name="k")`: a trainable scalar, shape `(1,)`, drawn from the normal distribution;
+    - `variable(2, 3)` or `variable((2, 3))`: a trainable tensor of that size;
+    - `variable(tensor)`: that tensor; trainable if it is a Parameter or requires a gradient, else constant;
+    - `variable([x, y], function)`: a function of Variables or keys;
+    - any of them with `display_name`, which names it in pictures, reports and the state dict.
+
+    Raises ExpressionError for anything else, a bare float among it.
+
+    >>> a = variable(torch.tensor([2.]), display_name="a")
+    >>> variable(["x", a], lambda x, a: a * x, display_name="ax")({"x": torch.tensor([3.])})
+    tensor([6.])
+    """
+    match args:
+        case [] if key is not None:
+            return Variable(input_key=key, display_name=display_name)
+        case [str(name)]:
+            return Variable(input_key=name, display_name=display_name)
+        case [Tensor() as tensor]:
+            trainable = tensor.requires_grad and tensor.is_leaf and not isinstance(tensor, nn.Parameter)
+            return Variable(value=nn.Parameter(tensor) if trainable else tensor, display_name=display_name or key)
+        case [list() | tuple() as inputs, function] if callable(function):
+            given = tuple(v if isinstance(v, Variable) else variable(v) for v in inputs)
+            return Variable(operation=Operation(function, given), display_name=display_name or key)
+        case [tuple() as size] | size if all(isinstance(n, int) and not isinstance(n, bool) for n in size):
+            value = nn.Parameter(torch.randn(size or (1,)))
+            return Variable(value=value, display_name=display_name or key)
+    raise ExpressionError(
+        "variable takes a key, sizes, a tensor, or inputs and a function; got "
+        f"({', '.join(map(repr, args))}). For a constant write the number itself, or variable(torch.tensor(...))"
+    )
+
+
+def as_expression(thing: Any) -> Variable:
+    """`thing` as a Variable: itself, the comparison of a Constraint, or a constant."""
+    from slimgraph.symbolic.terms import Constraint
+
+    if isinstance(thing, Variable):
+        return thing
+    if isinstance(thing, Constraint):
+        return thing.truth
+    if isinstance(thing, Tensor):
+        return Variable(value=thing)
+    if hasattr(thing, "__array__"):
+        return Variable(value=torch.as_tensor(thing))
+    if isinstance(thing, int | float | complex):
+        # A plain number, not a tensor: it takes part in torch's dtype promotion as a Python number does.
+        return Variable(value=thing)
+    raise ExpressionError(f"expected an expression, a tensor or a number; got {type(thing).__name__}: {thing!r}")
+

@@ -1,0 +1,192 @@
+"""Plan: many expressions compiled into one flat program, evaluated for one batch after another.
+
+What several expressions share is evaluated once. A Plan is a module: it owns the trainable leaves, one entry each, and
+the constants, which follow device and dtype; the expressions themselves own nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slimgraph.errors import MissingKeyError, did_you_mean
+from slimgraph.symbolic.derivative import gradient
+from slimgraph.symbolic.expression import Variable, in_order, replace
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """Stands in an argument template for the value in that slot."""
+
+    number: int
+
+
+class _Nested:
+    """A call whose values stand inside lists or keywords: fills the template, then calls."""
+
+    def __init__(self, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> None:
+        self.function, self.args, self.kwargs = function, args, kwargs
+
+    def __call__(self, *values: Any) -> Any:
+        args, kwargs = replace((self.args, self.kwargs), _Slot, lambda slot: values[slot.number])
+        return self.function(*args, **kwargs)
+
+
+class Plan(nn.Module):
+    """Evaluates `expressions` together: `plan(data)` gives the list of their values.
+
+    It keeps no tensor of a batch and writes nothing into `data`. Raises MissingKeyError for a key that is not there.
+
+    >>> from slimgraph import variable
+    >>> x = variable("x")
+    >>> s = torch.sin(x)
+    >>> Plan([s + 1, s * 2])({"x": torch.zeros(1)})
+    [tensor([1.]), tensor([0.])]
+    """
+
+    def __init__(self, expressions: Sequence[Variable]) -> None:
+        super().__init__()
+        self.keys: list[str] = []
+        # The keys of inputs by which something is derived: their tensors must be leaves that require a gradient.
+        self.derived_keys: list[str] = []
+        self._start: list[Any] = []
+        self._inputs: list[tuple[int, str]] = []
+        self._leaves: list[tuple[int, str]] = []
+        self._program: list[tuple[int, Callable[..., Any], tuple[int, ...]]] = []
+        self._functions = nn.ModuleList()
+        slots: dict[Variable, int] = {}
+        known: dict[Any, int] = {}
+        for variable in in_order(expressions):
+            slots[variable] = self._place(variable, slots, known)
+        self._results = [slots[expression] for expression in expressions]
+
+    # ---- building ---------------------------------------------------------------------------------------------------
+
+    def _place(self, variable: Variable, slots: dict[Variable, int], known: dict[Any, int]) -> int:
+        """The slot of `variable`, made now unless an equal expression has one already."""
+        if variable.operation is not None:
+            return self._operation(variable, slots, known)
+        identity = variable.input_key if variable.input_key is not None else id(variable.value)
+        if ("leaf", identity) in known:
+            return known["leaf", identity]
+        known["leaf", identity] = slot = self._new(None)
+        if variable.input_key is not None:
+            self.keys.append(variable.input_key)
+            self._inputs.append((slot, variable.input_key))
+        elif isinstance(variable.value, Tensor):
+            self._leaves.append((slot, self._register(variable.value, variable.display_name)))
+        else:
+            self._start[slot] = variable.value
+        return slot
+
+    def _register(self, value: Tensor, display_name: str | None) -> str:
+        trainable = isinstance(value, nn.Parameter)
+        name = display_name if display_name and display_name.isidentifier() else None
+        if name is None or hasattr(self, name):
+            name = f"{'variable' if trainable else 'constant'}_{len(self._leaves) + 1}"
+        if trainable:
+            self.register_parameter(name, value)
+        else:
+            self.register_buffer(name, value, persistent=False)
+        return name
+
+    def _operation(self, variable: Variable, slots: dict[Variable, int], known: dict[Any, int]) -> int:
+        operation = variable.operation
+        function, args, kwargs = operation.function, operation.args, operation.kwargs
+        if isinstance(function, nn.Module):
+            self._functions.append(function)
+        template = replace((args, kwargs), Variable, lambda v: _Slot(slots[v]))
+        sharing_key = (function, _hashable(template)) if _is_pure(function) else None
+        try:
+            if sharing_key in known:
+                return known[sharing_key]
+        except TypeError:  # A constant without a hash among the arguments.
+            sharing_key = None
+        if function is gradient:
+            self._mark_derived(args[1])
+        program_slots, function = self._call(function, template)
+        slot = self._new(None)
+        self._program.append((slot, function, program_slots))
+        if sharing_key is not None:
+            known[sharing_key] = slot
+        return slot
+
+    def _call(self, function: Callable[..., Any], template: Any) -> tuple[tuple[int, ...], Callable[..., Any]]:
+        """The slots to read and the function to call with their values."""
+        used: list[int] = []
+
+        def renumber(slot: _Slot) -> _Slot:
+            used.append(slot.number)
+            return _Slot(len(used) - 1)
+
+        inner = replace(template, _Slot, renumber)
+        args, kwargs = template
+        if kwargs or len(used) > sum(isinstance(arg, _Slot) for arg in args):
+            return tuple(used), _Nested(function, *inner)
+        return tuple(arg.number if isinstance(arg, _Slot) else self._new(arg) for arg in args), function
+
+    def _new(self, content: Any) -> int:
+        self._start.append(content)
+        return len(self._start) - 1
+
+    def _mark_derived(self, by: Variable) -> None:
+        if by.input_key is not None and by.input_key not in self.derived_keys:
+            self.derived_keys.append(by.input_key)
+
+    # ---- running ----------------------------------------------------------------------------------------------------
+
+    def forward(self, data: dict[str, Tensor]) -> list[Any]:
+        if self.derived_keys:
+            with torch.enable_grad():
+                return self._run(require_grad(data, self.derived_keys))
+        return self._run(data)
+
+    def _run(self, data: dict[str, Tensor]) -> list[Any]:
+        values = self._start.copy()
+        try:
+            for slot, key in self._inputs:
+                values[slot] = data[key]
+        except KeyError as error:
+            (key,) = error.args
+            raise MissingKeyError(
+                f"an expression reads {key!r}, the data holds {sorted(data)}.{did_you_mean(key, data)}"
+            ) from None
+        for slot, name in self._leaves:
+            values[slot] = getattr(self, name)
+        for slot, function, arguments in self._program:
+            values[slot] = function(*[values[i] for i in arguments])
+        return [values[i] for i in self._results]
+
+
+def require_grad(data: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """`data` with leaves that require a gradient under `keys`; what requires one already stays as it is."""
+    leaves = {key: data[key].detach().requires_grad_() for key in keys if key in data and not data[key].requires_grad}
+    return {**data, **leaves} if leaves else data
+
+
+def _is_pure(function: Callable[..., Any]) -> bool:
+    """Whether two equal calls may be one: operators, derivatives and torch's functions without chance."""
+    module = getattr(function, "__module__", None)
+    if module in ("_operator", "operator") or function is gradient:
+        return True
+    if getattr(torch, getattr(function, "__name__", ""), None) is not function:
+        return False
+    overloads = getattr(torch.ops.aten, function.__name__, None)
+    tag = torch.Tag.nondeterministic_seeded
+    return overloads is not None and not any(tag in getattr(overloads, name).tags for name in overloads.overloads())
+
+
+def _hashable(thing: Any) -> Any:
+    """A key that is equal just for equal arguments: 1, 1.0 and True differ."""
+    if isinstance(thing, tuple | list):
+        return type(thing).__name__, tuple(_hashable(item) for item in thing)
+    if isinstance(thing, dict):
+        return "dict", tuple((key, _hashable(value)) for key, value in thing.items())
+    if isinstance(thing, slice):
+        return "slice", _hashable((thing.start, thing.stop, thing.step))
+    # The repr tells 0.0 from -0.0.
+    return type(thing), repr(thing) if isinstance(thing, float) else thing

@@ -1,0 +1,305 @@
+"""What a loss is made of: objectives and constraints, each one scalar of a batch.
+
+A constraint has a *value* (signed, <= 0 holds), a *violation* (>= 0) and a *loss* (the mean of the violation in its norm).
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slimgraph.doors import Drawable
+from slimgraph.errors import ExpressionError, OptionError, StrictOptions
+from slimgraph.symbolic.derivative import gradient
+from slimgraph.symbolic.expression import Operation, Variable, as_expression, variable
+from slimgraph.symbolic.plan import Plan, require_grad
+
+
+class Comparator:
+    """How two sides are compared; `comparator(left, right)` gives `(loss, value, violation)`.
+
+    `value` is signed, <= 0 where it holds; `violation` >= 0; `loss` its mean, or the mean of its square for `norm=2`.
+    """
+
+    sign = "<="
+
+    def __init__(self, norm: int = 1) -> None:
+        if norm not in (1, 2):
+            raise OptionError(f"the norm of a constraint is 1 or 2; got {norm!r}")
+        self.norm = norm
+
+    def value(self, left: Any, right: Any) -> Tensor:
+        return left - right
+
+    def violation(self, value: Tensor) -> Tensor:
+        return torch.relu(value)
+
+    def __call__(self, left: Any, right: Any) -> tuple[Tensor, Tensor, Tensor]:
+        value = self.value(left, right)
+        violation = self.violation(value)
+        return (violation if self.norm == 1 else violation.square()).mean(), value, violation
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(norm={self.norm})"
+
+
+class LT(Comparator):
+    """`left <= right`.
+
+    >>> LT()(torch.tensor([1., 3.]), 2.)
+    (tensor(0.5000), tensor([-1.,  1.]), tensor([0., 1.]))
+    """
+
+
+class GT(Comparator):
+    """`left >= right`."""
+
+    sign = ">="
+
+    def value(self, left: Any, right: Any) -> Tensor:
+        return right - left
+
+
+class Eq(Comparator):
+    """`left == right`; the value is the difference, the violation its absolute value."""
+
+    sign = "=="
+
+    def violation(self, value: Tensor) -> Tensor:
+        return value.abs()
+
+
+COMPARATORS: dict[str, type[Comparator]] = {kind.sign: kind for kind in (LT, GT, Eq)}
+_TRUTHS = {"<=": operator.le, ">=": operator.ge, "==": operator.eq}
+
+
+class _Term(Drawable, metaclass=StrictOptions):
+    """What objectives and constraints share: a weight, an optional name, and their place in a drawing."""
+
+    kind = "term"
+
+    def __init__(self, weight: float, name: str | None) -> None:
+        if not isinstance(weight, Tensor) and not (math.isfinite(weight) and weight >= 0):
+            raise OptionError(f"the weight of {self.kind} {name or ''!r} is a finite number >= 0; got {weight!r}")
+        self.weight = weight
+        self.name = name
+
+    @property
+    def expressions(self) -> list[Variable]:
+        """What a plan must evaluate for it."""
+        raise NotImplementedError
+
+    @property
+    def keys(self) -> list[str]:
+        """The data keys that it reads."""
+        return list(dict.fromkeys(key for expression in self.expressions for key in expression.keys))
+
+    @property
+    def label(self) -> str:
+        """Its name, or its text where it has none."""
+        return self.name or str(self)
+
+    @property
+    def input_keys(self) -> list[str]:
+        """neuromancer's word for `keys`."""
+        return self.keys
+
+    def update_name(self, name: str) -> None:
+        """Rename it; its output keys follow."""
+        self.name = name
+
+    @cached_property
+    def _plan(self) -> Plan:
+        return Plan(self.expressions)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The plan holds the expressions' structure a second time; it is made again when needed.
+        return {key: value for key, value in self.__dict__.items() if key != "_plan"}
+
+    def losses(self, values: Sequence[Any]) -> tuple[Tensor, ...]:
+        """The weighted scalar and what else the term gives, from the values of its expressions."""
+        raise NotImplementedError
+
+    def __call__(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Its outputs for a batch, under `output_keys`."""
+        return dict(zip(self.output_keys, self.losses(self._plan(data)), strict=True))
+
+    @property
+    def output_keys(self) -> list[str]:
+        """The keys of what calling it gives; inside a loss an unnamed term is numbered by its place instead."""
+        return [self.label]
+
+    def grad(self, data: dict[str, Tensor], input_key: str) -> Tensor:
+        """The gradient of its scalar with respect to `data[input_key]`."""
+        with torch.enable_grad():
+            data = require_grad(data, [input_key])
+            return gradient(self.losses(self._plan(data))[0], data[input_key], create_graph=False)
+
+    def _scaled(self, weight: float) -> Any:
+        raise NotImplementedError
+
+    def __mul__(self, weight: float) -> Any:
+        return self._scaled(self.weight * weight)
+
+    __rmul__ = __mul__
+
+    def to_networkx(self) -> Any:
+        """The keys it reads and the term itself."""
+        import networkx as nx
+
+        graph = nx.MultiDiGraph()
+        graph.add_node("term", kind=self.kind, label=self.label)
+        for key in self.keys:
+            graph.add_node(f"data:{key}", kind="data", label=key)
+            graph.add_edge(f"data:{key}", "term", key=key)
+        return graph
+
+
+class Objective(_Term):
+    """`weight * metric(var)`, to be minimised; made by `var.minimize(metric, weight, name)`.
+
+    Raises OptionError for a weight that is negative or not finite, ExpressionError if `metric` gives no scalar.
+
+    >>> x = variable("x")
+    >>> ((x - 1) ** 2).minimize(weight=2., name="fit")({"x": torch.tensor([3., 1.])})
+    {'fit': tensor(4.)}
+    """
+
+    kind = "objective"
+
+    def __init__(
+        self,
+        var: Variable,
+        metric: Callable[[Tensor], Tensor] = torch.mean,
+        weight: float = 1.0,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(weight, name)
+        self.var = as_expression(var)
+        self.metric = metric
+
+    @property
+    def expressions(self) -> list[Variable]:
+        return [self.var]
+
+    def losses(self, values: Sequence[Any]) -> tuple[Tensor, ...]:
+        value = self.metric(values[0])
+        if value.ndim:
+            raise ExpressionError(
+                f"objective {self.label!r} needs a metric that gives one number per batch; "
+                f"{getattr(self.metric, '__name__', self.metric)!r} gives shape {tuple(value.shape)}"
+            )
+        return (self.weight * value,)
+
+    def _scaled(self, weight: float) -> Objective:
+        return Objective(self.var, self.metric, weight, self.name)
+
+    def __str__(self) -> str:
+        metric = getattr(self.metric, "__name__", type(self.metric).__name__)
+        return f"{'' if self.weight == 1 else f'{self.weight} * '}{metric}({self.var!r})"
+
+    def __repr__(self) -> str:
+        return f"Objective({f'{self.name}: ' if self.name else ''}{self})"
+
+
+def _scalar(value: Tensor) -> Tensor:
+    return value
+
+
+class Loss(Objective):
+    """`weight * loss(*values of input_keys)`: an objective given by a function that returns one number.
+
+    >>> Loss(["x", "y"], torch.nn.functional.mse_loss, name="fit")({"x": torch.zeros(2), "y": torch.ones(2)})
+    {'fit': tensor(1.)}
+    """
+
+    def __init__(
+        self, input_keys: Sequence[str | Variable], loss: Callable[..., Tensor], weight: float = 1.0, name: str = "loss"
+    ) -> None:
+        super().__init__(variable(list(input_keys), loss), _scalar, weight, name)
+        self.loss = loss
+
+    def _scaled(self, weight: float) -> Loss:
+        return Loss(self.var.operation.args, self.loss, weight, self.name)
+
+    def __str__(self) -> str:
+        return f"{'' if self.weight == 1 else f'{self.weight} * '}{self.var!r}"
+
+
+class Constraint(_Term):
+    """`left <= right`, `left >= right` or `left == right`, made by comparing expressions.
+
+    `weight * c` weighs it, `c ^ 2` penalises the square of the violation. Its outputs are its loss under its name, the
+    signed value (<= 0 holds) under `<name>_value` and the violation (>= 0) under `<name>_violation`.
+
+    >>> x = variable("x")
+    >>> c = 10. * (x <= 1.) ^ 2
+    >>> c.update_name("bound")
+    >>> c({"x": torch.tensor([[0.], [3.]])})["bound"]
+    tensor(20.)
+    >>> 0 <= x <= 1
+    Traceback (most recent call last):
+    slimgraph.errors.ExpressionError: the constraint 'x >= 0' has no truth value; write 0 <= x <= 1 as two constraints, (0 <= x) and (x <= 1) apart, or as x.between(0, 1)
+    """
+
+    kind = "constraint"
+
+    def __init__(
+        self, left: Any, right: Any, comparator: Comparator, weight: float = 1.0, name: str | None = None
+    ) -> None:
+        super().__init__(weight, name)
+        self.left, self.right = as_expression(left), as_expression(right)
+        self.comparator = comparator
+
+    @property
+    def expressions(self) -> list[Variable]:
+        return [self.left, self.right]
+
+    @property
+    def is_equality(self) -> bool:
+        """Whether both sides must be equal."""
+        return isinstance(self.comparator, Eq)
+
+    @property
+    def truth(self) -> Variable:
+        """The comparison as an expression that is true or false entry by entry, as torch functions take it."""
+        return Variable(operation=Operation(_TRUTHS[self.comparator.sign], (self.left, self.right)))
+
+    @property
+    def output_keys(self) -> list[str]:
+        return [self.label, f"{self.label}_value", f"{self.label}_violation"]
+
+    def losses(self, values: Sequence[Any]) -> tuple[Tensor, ...]:
+        loss, value, violation = self.comparator(*values)
+        return self.weight * loss, value, violation
+
+    def _scaled(self, weight: float) -> Constraint:
+        return Constraint(self.left, self.right, self.comparator, weight, self.name)
+
+    def __xor__(self, norm: int) -> Constraint:
+        return Constraint(self.left, self.right, type(self.comparator)(norm), self.weight, self.name)
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        return Variable.__torch_function__(func, types, args, kwargs)
+
+    def __bool__(self) -> bool:
+        if self.is_equality and not (self.left.is_constant or self.right.is_constant):
+            # What sets, dicts and `in` ask: are these two the same Variable?
+            return self.left is self.right
+        raise ExpressionError(
+            f"the constraint {str(self)!r} has no truth value; write 0 <= x <= 1 as two constraints, "
+            "(0 <= x) and (x <= 1) apart, or as x.between(0, 1)"
+        )
+
+    def __str__(self) -> str:
+        return f"{self.left!r} {self.comparator.sign} {self.right!r}"
+
+    def __repr__(self) -> str:
+        return f"{self.name}: {self}" if self.name else str(self)

@@ -1,0 +1,310 @@
+"""LitProblem: a Problem as the module of a stock `lightning.Trainer`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from slimgraph.errors import NonFiniteError, OptionError, StrictOptions
+from slimgraph.training.data import ShardedLoader
+from slimgraph.training.named import make_optimizer, make_scheduler, optimizer_factory, resolve, scheduler_factory
+from slimgraph.training.state import Means, random_state, set_random_state
+
+AGGREGATES = ("loss", "objective_loss", "penalty_loss", "reg_loss")
+FORMAT = 1
+
+
+class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
+    """Fits a Problem with `lightning.Trainer(...).fit(LitProblem(problem), data)`; the Trainer is the user's own.
+
+    `problem` is a Problem, or "package.module:function" with `problem_args` that makes one; from the latter
+    `LitProblem.load_from_checkpoint(path)` works alone. `optimizer` is a name in torch.optim, a class or factory
+    called with the parameters and `lr` (1e-3 unless the factory carries its own), or an instance; `scheduler` is a
+    name in torch.optim.lr_scheduler, a factory called with the optimiser, or an instance, stepped each
+    `scheduler_interval` ("epoch" or "step"); ReduceLROnPlateau looks at `scheduler_monitor`.
+
+    Logged once per epoch are `train_loss`, `val_loss` (and `dev_loss`, its old name), `test_loss` and every term of
+    the problem with these prefixes: means over all samples of all devices. An augmented Lagrangian is updated every
+    `inner_loop` epochs with every sample of every device; a module with a `project_()` is projected after each step.
+
+    With the batches of LitDataModule each device's loss is weighted by its share of the samples, so that the mean
+    gradient over devices is that of the whole batch, and a fit resumed with `ckpt_path=` goes on exactly.
+
+    Raises NonFiniteError for a NaN or infinite term in training, with its name and the batch.
+    """
+
+    def __init__(
+        self,
+        problem: nn.Module | str | None,
+        optimizer: str | Callable[..., Optimizer] | Optimizer | None = "Adam",
+        lr: float | None = None,
+        scheduler: Any = None,
+        *,
+        optimizer_args: Mapping[str, Any] | None = None,
+        scheduler_args: Mapping[str, Any] | None = None,
+        scheduler_interval: str = "epoch",
+        scheduler_monitor: str = "val_loss",
+        problem_args: Mapping[str, Any] | None = None,
+    ):
+        super().__init__()
+        if scheduler_interval not in ("epoch", "step"):
+            raise OptionError(f"LitProblem needs scheduler_interval 'epoch' or 'step', got {scheduler_interval!r}")
+        # A checkpoint holds primitives only: anything else would be written and then refused on loading.
+        self.save_hyperparameters(
+            {
+                "problem": problem if isinstance(problem, str) else None,
+                "optimizer": _name_of(optimizer),
+                "lr": lr,
+                "scheduler": _name_of(scheduler) if scheduler is not None else None,
+                "optimizer_args": dict(optimizer_args or {}),
+                "scheduler_args": dict(scheduler_args or {}),
+                "scheduler_interval": scheduler_interval,
+                "scheduler_monitor": scheduler_monitor,
+                "problem_args": dict(problem_args or {}),
+            }
+        )
+        self.problem = _make_problem(problem, problem_args or {})
+        self.optimizer, self.lr, self.scheduler = optimizer, lr, scheduler
+        if optimizer is not None and not isinstance(optimizer, Optimizer):
+            # A mistyped name or option is told here, not after the data were loaded.
+            optimizer_factory(optimizer, optimizer_args or {})
+        if scheduler is not None and not isinstance(scheduler, LRScheduler):
+            scheduler_factory(scheduler, scheduler_args or {})
+        self._means = {stage: Means() for stage in ("train", "val", "test")}
+        self._outer: dict[int, dict[str, Tensor]] = {}
+        self._resume: dict[str, Any] | None = None
+
+    # ------------------------------------------------------------------ what Lightning asks for
+
+    def configure_optimizers(self) -> Any:
+        options = self.hparams
+        if self.optimizer is None:
+            raise OptionError("this checkpoint's optimiser was an object, which it cannot hold; pass optimizer=...")
+        parameters = [p for p in self.problem.parameters() if p.requires_grad]
+        if not parameters:
+            raise OptionError("LitProblem: the problem has no trainable parameter; unfreeze a node")
+        optimizer = make_optimizer(self.optimizer, parameters, self.lr, options["optimizer_args"])
+        if self.scheduler is None:
+            return optimizer
+        config = {
+            "scheduler": make_scheduler(self.scheduler, optimizer, options["scheduler_args"]),
+            "interval": options["scheduler_interval"],
+            "monitor": options["scheduler_monitor"],
+        }
+        return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return self.problem(batch)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        counted, total = self._share(self.trainer.train_dataloader, batch, batch_idx)
+        output, prefix = self.problem(batch), _prefix(batch)
+        values = self._values(output, prefix)
+        if not torch.isfinite(values).all():
+            self._refuse(values, batch_idx)
+        self._means["train"].add(values, counted)
+        if self._outer_step_due:
+            kept = {key: output[prefix + key].detach()[:counted] for key in ("C_values", "index") if prefix + key in output}
+            # By batch: an optimiser that calls the closure several times, as LBFGS, leaves the last call's.
+            self._outer[batch_idx] = kept
+        share = counted * self.trainer.world_size / total
+        loss = output[prefix + "loss"]
+        return loss if share == 1 else share * loss
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._evaluate("val", self.trainer.val_dataloaders, batch, batch_idx, dataloader_idx)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._evaluate("test", self.trainer.test_dataloaders, batch, batch_idx, dataloader_idx)
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        counted, _ = self._share(self.trainer.predict_dataloaders, batch, batch_idx, dataloader_idx)
+        output = self._output(batch)
+        if counted:
+            return output
+        return {key: v[:0] if isinstance(v, Tensor) and v.ndim else v for key, v in output.items()}
+
+    # ------------------------------------------------------------------ the epoch
+
+    def on_fit_start(self) -> None:
+        # Lightning keeps the mode that the module comes with, which after a prediction is eval.
+        self.train()
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        if self._resume is not None:
+            set_random_state(self._resume["random"])
+            self._resume = None
+        if batch_idx == 0:
+            # Not on_train_epoch_start, which Lightning leaves out, with the last epoch's end, when it goes on from a
+            # checkpoint that was written right after that epoch's last batch.
+            self._outer_step()
+            self._means["train"] = Means()
+            self._outer = {}
+
+    def on_train_epoch_end(self) -> None:
+        self._log("train")
+        self._outer_step()
+
+    def _outer_step(self) -> None:
+        # A fit that max_steps ends in mid-epoch has not seen every sample: the resumed one makes this step.
+        if not self._outer or len(self._outer) < self.trainer.num_training_batches:
+            return
+        batches = [self._outer[i] for i in sorted(self._outer)]
+        with torch.no_grad():
+            self.problem.loss.update({key: self._all_rows([b[key] for b in batches]) for key in batches[0]})
+        self._outer = {}
+
+    def on_validation_epoch_start(self) -> None:
+        self._means["val"] = Means()
+
+    def on_validation_epoch_end(self) -> None:
+        self._log("val")
+
+    def on_test_epoch_start(self) -> None:
+        self._means["test"] = Means()
+
+    def on_test_epoch_end(self) -> None:
+        self._log("test")
+
+    def optimizer_step(self, *args: Any, **options: Any) -> None:
+        super().optimizer_step(*args, **options)
+        for module in self._projected:
+            module.project_()
+
+    @functools.cached_property
+    def _projected(self) -> list[Any]:
+        return [module for module in self.problem.modules() if callable(getattr(module, "project_", None))]
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        mine = {
+            "random": random_state(),
+            "means": self._means["train"].state(),
+            "outer": {i: {key: v.cpu() for key, v in kept.items()} for i, kept in self._outer.items()},
+        }
+        ranks = [mine]
+        if self._world > 1:
+            # Lightning calls this hook on every rank and writes what rank 0 holds.
+            ranks = [None] * self._world
+            torch.distributed.all_gather_object(ranks, mine)
+        checkpoint["slimgraph"] = {"format": FORMAT, "ranks": ranks}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint.get("slimgraph")
+        if state is None or self._trainer is None or self.trainer.state.fn != "fit":
+            return
+        ranks = state["ranks"]
+        # With another number of ranks the randomness goes on elsewhere, and the epoch's means start anew.
+        mine = ranks[self.global_rank % len(ranks)]
+        self._resume = mine
+        if len(ranks) == self._world:
+            self._means["train"] = Means.from_state(mine["means"], self.device)
+            self._outer = mine["outer"]
+
+    # ------------------------------------------------------------------ helpers
+
+    @property
+    def _world(self) -> int:
+        return self.trainer.world_size
+
+    @property
+    def _outer_step_due(self) -> bool:
+        inner_loop = getattr(getattr(self.problem, "loss", None), "inner_loop", None)
+        return inner_loop is not None and (self.current_epoch + 1) % inner_loop == 0
+
+    @property
+    def _terms(self) -> list[str]:
+        return list(getattr(self.problem, "terms", ["loss"]))
+
+    def _values(self, output: Mapping[str, Tensor], prefix: str) -> Tensor:
+        return torch.stack([output[prefix + term].detach() for term in self._terms])
+
+    def _share(self, loaders: Any, batch: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> tuple[int, int]:
+        """How many samples of this batch this rank counts, and all ranks together."""
+        loader = loaders[dataloader_idx] if isinstance(loaders, (list, tuple)) else loaders
+        if isinstance(loader, ShardedLoader):
+            return loader.share(batch_idx)
+        counted = next((len(v) for v in batch.values() if isinstance(v, Tensor) and v.ndim), 1)
+        return counted, counted * self._world
+
+    def _output(self, batch: dict[str, Any]) -> dict[str, Any]:
+        if not getattr(self.problem, "grad_inference", False):
+            return self.problem(batch)
+        # Lightning evaluates under inference mode, whose tensors can have no derivative: the batch is taken out of it.
+        with torch.inference_mode(False), torch.enable_grad():
+            outside = {key: v.clone() if isinstance(v, Tensor) else v for key, v in batch.items()}
+            output = self.problem(outside)
+        return {key: v.detach() if isinstance(v, Tensor) else v for key, v in output.items()}
+
+    def _evaluate(self, stage: str, loaders: Any, batch: dict[str, Any], batch_idx: int, dataloader_idx: int) -> None:
+        counted, _ = self._share(loaders, batch, batch_idx, dataloader_idx)
+        self._means[stage].add(self._values(self._output(batch), _prefix(batch)), counted)
+
+    def _log(self, stage: str) -> None:
+        means = self._means[stage]
+        if means.sums is None:
+            return
+        totals = means.totals()
+        if self._world > 1:
+            totals = self.trainer.strategy.reduce(totals, reduce_op="sum")
+        *sums, count = totals
+        named = {f"{stage}_{term}": total / count for term, total in zip(self._terms, sums, strict=True)}
+        if stage == "val":
+            named["dev_loss"] = named["val_loss"]
+        # Every rank logs the same numbers already: with rank_zero_only Lightning does not reduce each of them again.
+        options: Any = {"on_epoch": True, "on_step": False, "batch_size": 1, "sync_dist": True, "rank_zero_only": True}
+        self.log(f"{stage}_loss", named.pop(f"{stage}_loss"), prog_bar=True, **options)
+        self.log_dict(named, **options)
+
+    def _all_rows(self, parts: list[Tensor]) -> Tensor:
+        """The rows of every batch of this epoch, rank after rank; a rank may hold fewer than another."""
+        mine = torch.cat([part.to(self.device) for part in parts])
+        if self._world == 1:
+            return mine
+        counts = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self._world)]
+        torch.distributed.all_gather(counts, torch.tensor([len(mine)], device=self.device))
+        longest = max(int(n) for n in counts)
+        padded = mine.new_zeros((longest, *mine.shape[1:]))
+        padded[: len(mine)] = mine
+        gathered = [torch.empty_like(padded) for _ in counts]
+        torch.distributed.all_gather(gathered, padded)
+        return torch.cat([rows[: int(n)] for rows, n in zip(gathered, counts, strict=True)])
+
+    def _refuse(self, values: Tensor, batch_idx: int) -> None:
+        wrong = {t: float(v) for t, v in zip(self._terms, values, strict=True) if not torch.isfinite(v)}
+        named = {term: value for term, value in wrong.items() if term not in AGGREGATES} or wrong
+        raise NonFiniteError(
+            f"{', '.join(f'{term!r} is {value}' for term, value in named.items())} in training batch {batch_idx} of epoch"
+            f" {self.current_epoch}; lower lr, bound the maps, or look at the data of this batch"
+        )
+
+
+def _prefix(batch: Mapping[str, Any]) -> str:
+    return f"{batch['name']}_" if isinstance(batch.get("name"), str) else ""
+
+
+def _name_of(thing: Any) -> str | None:
+    """The name under which a checkpoint can hold an optimiser or a scheduler: None for an object or a factory."""
+    if isinstance(thing, type) and thing.__module__.startswith("torch."):
+        return f"{thing.__module__}.{thing.__name__}"
+    return thing if isinstance(thing, str) else None
+
+
+def _make_problem(problem: nn.Module | str | None, arguments: Mapping[str, Any]) -> nn.Module:
+    if problem is None:
+        raise OptionError(
+            "a checkpoint cannot hold a Problem object; pass it: LitProblem.load_from_checkpoint(path, problem=problem),"
+            " or train from LitProblem('package.module:function'), whose checkpoints load alone"
+        )
+    made = resolve(problem)(**arguments) if isinstance(problem, str) else problem
+    if not isinstance(made, nn.Module):
+        raise OptionError(f"LitProblem needs a Problem or 'package.module:function', got {type(made).__name__}")
+    return made

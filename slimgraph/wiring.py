@@ -1,0 +1,210 @@
+"""Which node runs when: names, order, what is read and what is written, over any objects with keys.
+
+A node here is anything with `input_keys`, `output_keys` and `name`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import warnings
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from slimgraph.errors import CycleError, DuplicateNameError, MissingKeyError, OverwriteError, did_you_mean
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+
+class Keyed(Protocol):
+    """What can be wired."""
+
+    input_keys: list[str]
+    output_keys: list[str]
+    name: str | None
+
+
+def names(nodes: Sequence[Keyed]) -> list[str]:
+    """The nodes' names, `node_1`, `node_2`, ... by place for those that have none. Raises DuplicateNameError."""
+    given = [node.name or f"node_{place}" for place, node in enumerate(nodes, 1)]
+    for place, name in enumerate(given):
+        if name in given[:place]:
+            raise DuplicateNameError(
+                f"two nodes are called {name!r}: number {given.index(name) + 1}, {_signature(nodes[given.index(name)])}, "
+                f"and number {place + 1}, {_signature(nodes[place])}; give one of them another name"
+            )
+    return given
+
+
+def writers(nodes: Sequence[Keyed]) -> dict[str, list[int]]:
+    """For each key the places of the nodes that write it."""
+    result: dict[str, list[int]] = {}
+    for place, node in enumerate(nodes):
+        for key in node.output_keys:
+            result.setdefault(key, []).append(place)
+    return result
+
+
+def read_first(nodes: Sequence[Keyed]) -> list[str]:
+    """The keys that nodes, run in this order, read before any of them writes them."""
+    written: set[str] = set()
+    reads: dict[str, None] = {}
+    for node in nodes:
+        reads.update((key, None) for key in node.input_keys if key not in written)
+        written.update(node.output_keys)
+    return list(reads)
+
+
+def order(
+    nodes: Sequence[Keyed],
+    *,
+    check_overwrite: bool | Literal["error"] = False,
+    given: Collection[str] = (),
+    inside: str = "a Problem",
+) -> list[int]:
+    """The places of the nodes in the order in which they run.
+
+    A node runs after the writers of what it reads, ties in declared order; keys in `given` have a value from the start
+    and wait for nobody. Where a key is written twice the declared order holds, since it says which value is meant;
+    `check_overwrite` makes that a warning, or with `"error"` an OverwriteError.
+
+    Raises CycleError, which shows the cycle as a path.
+    """
+    labels, by_key = names(nodes), writers(nodes)
+    if overwritten := [key for key in by_key if _is_overwritten(key, by_key[key], nodes, given)]:
+        if check_overwrite:
+            _tell_overwrite(overwritten[0], by_key[overwritten[0]], nodes, labels, check_overwrite)
+        return list(range(len(nodes)))
+    after: list[set[int]] = [set() for _ in nodes]
+    waits = [0] * len(nodes)
+    for reader, node in enumerate(nodes):
+        for writer in {by_key[key][0] for key in node.input_keys if key in by_key and key not in given}:
+            after[writer].add(reader)
+            waits[reader] += 1
+    ready = [place for place in range(len(nodes)) if not waits[place]]
+    result = []
+    while ready:
+        place = heapq.heappop(ready)
+        result.append(place)
+        for reader in after[place]:
+            waits[reader] -= 1
+            if not waits[reader]:
+                heapq.heappush(ready, reader)
+    if len(result) < len(nodes):
+        stuck = [place for place in range(len(nodes)) if waits[place]]
+        raise CycleError(_cycle_text(nodes, labels, stuck, by_key, given, inside))
+    return result
+
+
+def check_keys(nodes: Sequence[Keyed], data: Collection[str], terms: Iterable[Any] = ()) -> None:
+    """Raises MissingKeyError for the first key that a node or term reads and neither `data` nor a node gives.
+
+    `nodes` stand in run order; a term is anything with `keys` and `label`.
+    """
+    held, labels = set(data), names(nodes)
+    for label, node in zip(labels, nodes, strict=True):
+        for key in node.input_keys:
+            if key not in held:
+                raise MissingKeyError(_missing(f"node {label!r}", key, data, nodes, labels))
+        held.update(node.output_keys)
+    for term in terms:
+        for key in term.keys:
+            if key not in held:
+                raise MissingKeyError(_missing(f"{term.kind} {term.label!r}", key, data, nodes, labels))
+
+
+def _missing(who: str, key: str, data: Collection[str], nodes: Sequence[Keyed], labels: list[str]) -> str:
+    produced = {k: label for label, node in zip(labels, nodes, strict=True) for k in node.output_keys}
+    text = f"{who} reads {key!r}, the data holds {sorted(map(str, data))}"
+    text += f" and the nodes give {sorted(produced)}." if produced else "."
+    if hint := did_you_mean(key, {*map(str, data), *produced} - {key}):
+        nearest = hint.split("'")[1]
+        text += hint + (f" It comes from node {produced[nearest]!r}." if nearest in produced else "")
+    if key in produced:
+        text += f" Node {produced[key]!r} gives it, but only later."
+    return text
+
+
+def _is_overwritten(key: str, places: list[int], nodes: Sequence[Keyed], given: Collection[str]) -> bool:
+    return len(places) > 1 or (key in nodes[places[0]].input_keys and key not in given)
+
+
+def _tell_overwrite(
+    key: str, places: list[int], nodes: Sequence[Keyed], labels: list[str], how: bool | Literal["error"]
+) -> None:
+    by = " and ".join(f"node {labels[place]!r}" for place in places)
+    text = f"key {key!r} is overwritten by {by}" + ("" if len(places) > 1 else ", which reads it")
+    if how == "error":
+        raise OverwriteError(f"{text}; give the second value another key, or allow it with check_overwrite=False")
+    warnings.warn(text, stacklevel=4)
+
+
+def _cycle_text(
+    nodes: Sequence[Keyed],
+    labels: list[str],
+    stuck: list[int],
+    by_key: dict[str, list[int]],
+    given: Collection[str],
+    inside: str,
+) -> str:
+    """One cycle among the nodes that wait, as `a -(x)-> b -(u)-> a`, with advice."""
+    reader, trail, edges = stuck[0], [], []
+    while reader not in trail:
+        trail.append(reader)
+        key = next(k for k in nodes[reader].input_keys if k not in given and k in by_key and by_key[k][0] in stuck)
+        edges.append(key)
+        reader = by_key[key][0]
+    start = trail.index(reader)
+    # The trail was walked from reader to writer: told backwards it is the direction in which data flow.
+    path = labels[reader]
+    for place, key in zip(reversed(trail[start:]), reversed(edges[start:]), strict=True):
+        path += f" -({key})-> {labels[place]}"
+    if inside == "a Problem":
+        return f"the nodes wait for each other: {path}. Feedback over time belongs into a System, which gives it a start value"
+    keys = sorted(set(edges[start:]))
+    return f"the nodes of {inside} wait for each other: {path}. Give the data a start value, (batch, 1, features), for one of {keys}"
+
+
+def _signature(node: Keyed) -> str:
+    return f"({', '.join(node.input_keys)}) -> ({', '.join(node.output_keys)})"
+
+
+def to_networkx(nodes: Sequence[Any], terms: Sequence[Any] = (), term_names: Sequence[str] = ()) -> nx.MultiDiGraph:
+    """Keys, nodes in run order and the terms that read them, as a networkx MultiDiGraph.
+
+    A node that can be opened, such as a System, stands as a cluster of its own nodes: `inner_graph(label)` gives them
+    with the readers of each key that comes from outside and the writer of each that goes out.
+    """
+    import networkx as nx
+
+    graph = nx.MultiDiGraph()
+    sources: dict[str, str] = {}
+
+    def connect(key: str, reader: str) -> None:
+        if key not in sources:
+            sources[key] = f"data:{key}"
+            graph.add_node(sources[key], kind="data", label=key)
+        graph.add_edge(sources[key], reader, key=key)
+
+    for label, node in zip(names(nodes), nodes, strict=True):
+        place = f"node:{label}"
+        readers, written = dict.fromkeys(node.input_keys, [place]), dict.fromkeys(node.output_keys, place)
+        if hasattr(node, "inner_graph"):
+            inner, readers, written = node.inner_graph(node.name or label)
+            graph.update(inner.edges(data=True, keys=True), inner.nodes(data=True))
+        else:
+            graph.add_node(place, kind=node.kind, label=node.name or node.label)
+        for key, places in readers.items():
+            for reader in places:
+                connect(key, reader)
+        sources.update(written)
+    for number, (term, name) in enumerate(zip(terms, term_names, strict=True)):
+        graph.add_node(f"term:{number}", kind=term.kind, label=f"{name}\n{term}")
+        for key in term.keys:
+            connect(key, f"term:{number}")
+    for key, place in sources.items():
+        is_read = any(k == key and not feedback for _, _, k, feedback in graph.out_edges(place, keys=True, data="feedback"))
+        if not is_read:
+            graph.add_node(f"result:{key}", kind="data", label=key)
+            graph.add_edge(place, f"result:{key}", key=key)
+    return graph
