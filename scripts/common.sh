@@ -78,7 +78,8 @@ make_environment() {
     if [ -n "$only_pip" ] || ! install_with_uv "$env" "$@"; then
         [ -n "$only_pip" ] || say "uv did not get through; now with pip, which takes longer"
         "$env/bin/python" -m pip install "$@" ||
-            fail "the packages could not be installed, see above; pip's settings and PIP_* variables are followed"
+            fail "the packages could not be installed, see above. Is the package index within reach?" \
+                "pip's own settings and PIP_* variables are followed."
     fi
     echo "$wanted" >"$stamp"
     say "made $env in $((SECONDS - seconds)) s"
@@ -87,10 +88,12 @@ make_environment() {
 # Prints what pyproject.toml asks for and the environment of interpreter $1 lacks.
 missing_from() {
     "$1" - <<'PYTHON'
-import importlib.metadata, re, sys, tomllib
+import importlib.metadata, re, sys
 
 if sys.version_info < (3, 11):
-    sys.exit("Python 3.11 or newer")
+    sys.exit("slimgraph needs Python 3.11 or newer, the active environment has %d.%d" % sys.version_info[:2])
+import tomllib
+
 project = tomllib.load(open("pyproject.toml", "rb"))["project"]
 extras = project["optional-dependencies"]
 wanted = project["dependencies"] + extras["examples"] + extras["test"]
@@ -105,7 +108,7 @@ PYTHON
 if [ -n "${VIRTUAL_ENV:-}" ] && [ ! -e "$VIRTUAL_ENV/slimgraph.stamp" ] && has_torch "$VIRTUAL_ENV/bin/python"; then
     python=$VIRTUAL_ENV/bin/python
     say "using the active environment $VIRTUAL_ENV as it is"
-    missing=$(missing_from "$python") || fail "the active environment cannot be used, see above"
+    missing=$(missing_from "$python") || exit 1
     [ -z "$missing" ] || fail "the active environment lacks $missing" \
         "- run: pip install -e '.[dev]' in it, or: deactivate, to have .venv made"
     export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}

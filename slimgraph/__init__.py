@@ -6,25 +6,30 @@ Declare nodes and a loss over named tensors, fit them with `lightning.Trainer`, 
 >>> from slimgraph import Node, PenaltyLoss, Problem, slim, variable
 >>> policy = Node(slim.maps["orthogonal"](2, 2), ["p"], ["u"], name="policy")
 >>> u, p = variable("u"), variable("p")
->>> loss = PenaltyLoss([((u - p) ** 2).minimize(name="track")], [u <= 1.])
+>>> loss = PenaltyLoss([((u - p) ** 2).minimize(name="track")], [u <= 1.0])
 >>> problem = Problem([policy], loss)
 >>> problem({"p": torch.zeros(4, 2)})["loss"].item()
 0.0
 
-Training stands in `slimgraph.training`, drawing in `slimgraph.drawing`; they open Lightning and pydot.
+Training stands in `slimgraph.training`, drawing in `slimgraph.drawing`. This page opens neither Lightning nor pydot nor
+matplotlib, so that `import slimgraph` costs little more than `import torch`.
 """
+
+from __future__ import annotations
 
 from slimgraph import slim
 from slimgraph.data import DictDataset
 from slimgraph.losses import AugmentedLagrangeLoss, BarrierLoss, PenaltyLoss
 from slimgraph.node import Node
 from slimgraph.problem import Problem
+from slimgraph.slim.rnn import RNN, RNNCell
 from slimgraph.symbolic import Constraint, Loss, Objective, Variable, variable
 from slimgraph.system import MovingHorizon, System, SystemPreview
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "RNN",
     "AugmentedLagrangeLoss",
     "BarrierLoss",
     "Constraint",
@@ -35,6 +40,7 @@ __all__ = [
     "Objective",
     "PenaltyLoss",
     "Problem",
+    "RNNCell",
     "System",
     "SystemPreview",
     "Variable",

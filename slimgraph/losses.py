@@ -47,6 +47,8 @@ class PenaltyLoss(nn.Module, metaclass=StrictOptions):
         self.objectives = _all_of(Objective, objectives, "objectives")
         self.constraints = _all_of(Constraint, constraints, "constraints")
         self.plan = Plan([expression for term in self.terms for expression in term.expressions])
+        # A constraint on trainable variables alone has no batch axis.
+        self._batched = [bool(constraint.keys) for constraint in self.constraints]
         self.names()
 
     @property
@@ -63,10 +65,8 @@ class PenaltyLoss(nn.Module, metaclass=StrictOptions):
         """The terms' names: their own, or their kind numbered by place. Raises DuplicateNameError."""
         counted = [(term, place) for terms in (self.objectives, self.constraints) for place, term in enumerate(terms, 1)]
         names = [term.name or f"{term.kind}_{place}" for term, place in counted]
-        for place, name in enumerate(names):
-            if name in names[:place] or name in RESERVED:
-                other = "a result of every loss" if name in RESERVED else str(self.terms[names.index(name)])
-                raise DuplicateNameError(f"the name {name!r} of {self.terms[place]} belongs to {other} already; use another")
+        if len({*names, *RESERVED}) < len(names) + len(RESERVED):
+            self._tell_duplicate(names)
         return names
 
     def forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -103,26 +103,31 @@ class PenaltyLoss(nn.Module, metaclass=StrictOptions):
 
     def _side_by_side(self, values: list[Tensor], violations: list[Tensor]) -> dict[str, Tensor]:
         """Every constraint's entries in one row per sample; without data keys a constraint holds for every sample."""
-        batched = [v.shape[0] for c, v in zip(self.constraints, values, strict=True) if c.keys and v.ndim]
-        if len(set(batched)) > 1:
+        per_sample = [batched and value.ndim > 0 for batched, value in zip(self._batched, values, strict=True)]
+        counts = {value.shape[0] for each, value in zip(per_sample, values, strict=True) if each}
+        if len(counts) > 1:
             shapes = {name: tuple(v.shape) for name, v in zip(self.names()[len(self.objectives) :], values, strict=True)}
             raise ShapeError(f"the constraints have values for different numbers of samples: {shapes}")
-        count = batched[0] if batched else 1
-
-        def rows(pieces: list[Tensor], chosen: Callable[[Constraint], bool]) -> Tensor:
-            kept = [
-                piece.reshape(count, -1) if constraint.keys and piece.ndim else piece.reshape(1, -1).expand(count, -1)
-                for constraint, piece in zip(self.constraints, pieces, strict=True)
-                if chosen(constraint)
+        count = counts.pop() if counts else 1
+        equality = [constraint.is_equality for constraint in self.constraints]
+        output: dict[str, Tensor] = {}
+        for what, pieces in (("values", values), ("violations", violations)):
+            rows = [
+                piece.reshape(count, -1) if each else piece.reshape(1, -1).expand(count, -1)
+                for each, piece in zip(per_sample, pieces, strict=True)
             ]
-            return torch.cat(kept, dim=1) if kept else pieces[0].new_zeros(count, 0)
+            whole, nothing = torch.cat(rows, dim=1), rows[0][:, :0]
+            some_equal, all_equal = any(equality), all(equality)
+            output[f"C_{what}"] = whole
+            output[f"C_eq_{what}"] = whole if all_equal else _chosen(rows, equality, True) if some_equal else nothing
+            output[f"C_ineq_{what}"] = nothing if all_equal else _chosen(rows, equality, False) if some_equal else whole
+        return output
 
-        parts = {"C": lambda c: True, "C_eq": lambda c: c.is_equality, "C_ineq": lambda c: not c.is_equality}
-        return {
-            f"{prefix}_{what}": rows(pieces, chosen)
-            for prefix, chosen in parts.items()
-            for what, pieces in (("values", values), ("violations", violations))
-        }
+    def _tell_duplicate(self, names: list[str]) -> None:
+        for place, name in enumerate(names):
+            if name in names[:place] or name in RESERVED:
+                other = "a result of every loss" if name in RESERVED else str(self.terms[names.index(name)])
+                raise DuplicateNameError(f"the name {name!r} of {self.terms[place]} belongs to {other} already; use another")
 
     def _tell_missing(self, data: dict[str, Tensor]) -> None:
         for name, term in zip(self.names(), self.terms, strict=True):
@@ -157,6 +162,10 @@ def _all_of(kind: type, terms: Sequence[Any], what: str) -> list[Any]:
             advice = " Write it with .minimize()." if isinstance(term, Variable) else ""
             raise OptionError(f"{what} holds {kind.__name__}s; got {type(term).__name__}: {term!r}.{advice}")
     return list(terms)
+
+
+def _chosen(rows: list[Tensor], equality: list[bool], wanted: bool) -> Tensor:
+    return torch.cat([row for row, is_equality in zip(rows, equality, strict=True) if is_equality is wanted], dim=1)
 
 
 def _zero(data: dict[str, Tensor], module: nn.Module) -> Tensor:
@@ -377,9 +386,10 @@ class AugmentedLagrangeLoss(PenaltyLoss):
         """The buffers whose shape only a forward pass tells: multipliers, and what each column of `C_values` is."""
         flags: list[bool] = []
         weights: list[float] = []
-        for name, constraint in zip(self.names()[len(self.objectives) :], self.constraints, strict=True):
+        names = self.names()[len(self.objectives) :]
+        for name, constraint, batched in zip(names, self.constraints, self._batched, strict=True):
             value = output[f"{name}_value"]
-            entries = value[0].numel() if constraint.keys and value.ndim else value.numel()
+            entries = value[0].numel() if batched and value.ndim else value.numel()
             flags += [constraint.is_equality] * entries
             weights += [float(constraint.weight)] * entries
         values = output["C_values"].detach()

@@ -68,7 +68,7 @@ class Problem(nn.Module, Drawable, metaclass=StrictOptions):
         self._run_order = wiring.order(nodes, check_overwrite=check_overwrite)
         self.run_order = [nodes[place] for place in self._run_order]
         self._refuse_shadowing()
-        self._regularised = reg_error_terms(self.nodes)
+        self._regularised = self._reg_error_terms()
         # The batches that were checked already, by their keys.
         self._checked: set[frozenset[str]] = set()
 
@@ -78,6 +78,15 @@ class Problem(nn.Module, Drawable, metaclass=StrictOptions):
         for name, term in zip(self.loss.names(), self.loss.terms, strict=True):
             if name in keys:
                 raise DuplicateNameError(f"the {term.kind} {term} is called {name!r}, which is also a key; use another name")
+
+    def _reg_error_terms(self) -> list[tuple[str, Any]]:
+        """Every module with a reg_error, once, by the name of its node and its place in it."""
+        found: dict[Any, str] = {}
+        for name, node in zip(wiring.names(self.nodes), self.nodes, strict=True):
+            for path, module in reg_error_terms(node):
+                inner = [part for part in path.split(".") if part != "callable"]
+                found.setdefault(module, ".".join([name, *inner]))
+        return [(name, module) for module, name in found.items()]
 
     # ---- running ----------------------------------------------------------------------------------------------------
 

@@ -254,7 +254,7 @@ def luminance(colour: str) -> float:
 PROBLEM_KINDS = ("data", "node", "objective", "constraint", "reg_error", "loss")
 
 
-@pytest.mark.parametrize(("one", "other"), itertools.combinations(PROBLEM_KINDS, 2))
+@pytest.mark.parametrize(("one", "other"), list(itertools.combinations(PROBLEM_KINDS, 2)))
 def test_the_kinds_of_a_problem_are_told_apart_in_greyscale(one, other):
     """By shape or outline, or by fills with a contrast of 1.15, as between white and a pale grey."""
     looks = [style.NODE | style.KINDS[kind] for kind in (one, other)]

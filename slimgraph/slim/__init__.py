@@ -1,6 +1,9 @@
-"""Structured linear maps and the recurrences on them."""
+"""Structured linear maps and the recurrences on them; `maps` holds every map by its key."""
 
 from __future__ import annotations
 
 from slimgraph.slim.linear import *  # noqa: F403
-from slimgraph.slim.linear import __all__ as __all__
+from slimgraph.slim.linear import __all__ as _maps
+from slimgraph.slim.rnn import RNN, RNNCell
+
+__all__ = [*_maps, "RNN", "RNNCell"]  # noqa: PLE0604

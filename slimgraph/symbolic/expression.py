@@ -104,9 +104,9 @@ def _prefix(function: Callable[[Any], Any]) -> Any:
 
 def _comparison(sign: str) -> Any:
     def method(self: Variable, other: Any) -> Constraint:
-        from slimgraph.symbolic.terms import COMPARATORS, Constraint
+        from slimgraph.symbolic.terms import compare
 
-        return Constraint(self, other, COMPARATORS[sign]())
+        return compare(self, sign, other)
 
     return method
 
@@ -114,9 +114,9 @@ def _comparison(sign: str) -> Any:
 # What a comparison with a tensor on the left means for the Variable on its right.
 _TENSOR_COMPARISONS = {
     torch.Tensor.le: ">=",
-    torch.Tensor.lt: ">=",
+    torch.Tensor.lt: ">",
     torch.Tensor.ge: "<=",
-    torch.Tensor.gt: "<=",
+    torch.Tensor.gt: "<",
     torch.Tensor.eq: "==",
 }
 
@@ -241,8 +241,8 @@ class Variable(Drawable):
     __getitem__ = _infix(operator.getitem)
     __neg__, __abs__ = _prefix(operator.neg), _prefix(operator.abs)
     T, mT = property(_prefix(operator.attrgetter("T"))), property(_prefix(operator.attrgetter("mT")))
-    __le__ = __lt__ = _comparison("<=")
-    __ge__ = __gt__ = _comparison(">=")
+    __le__, __lt__ = _comparison("<="), _comparison("<")
+    __ge__, __gt__ = _comparison(">="), _comparison(">")
     __eq__ = _comparison("==")
     # A class that defines __eq__ loses __hash__, and Variables are kept in sets and dicts.
     __hash__ = object.__hash__

@@ -25,14 +25,17 @@ class Comparator:
     """How two sides are compared; `comparator(left, right)` gives `(loss, value, violation)`.
 
     `value` is signed, <= 0 where it holds; `violation` >= 0; `loss` its mean, or the mean of its square for `norm=2`.
+    `strict` tells `<` from `<=`: one to a penalty, but not where the comparison's truth is asked for.
     """
 
     sign = "<="
 
-    def __init__(self, norm: int = 1) -> None:
+    def __init__(self, norm: int = 1, *, strict: bool = False) -> None:
         if norm not in (1, 2):
             raise OptionError(f"the norm of a constraint is 1 or 2; got {norm!r}")
         self.norm = norm
+        if strict:
+            self.sign = self.sign[0]
 
     def value(self, left: Any, right: Any) -> Tensor:
         return left - right
@@ -46,7 +49,11 @@ class Comparator:
         return (violation if self.norm == 1 else violation.square()).mean(), value, violation
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(norm={self.norm})"
+        return f"{type(self).__name__}(norm={self.norm}{', strict=True' if self.sign in '<>' else ''})"
+
+    def with_norm(self, norm: int) -> Comparator:
+        """The same comparison in another norm."""
+        return type(self)(norm, strict=self.sign in "<>")
 
 
 class LT(Comparator):
@@ -75,8 +82,13 @@ class Eq(Comparator):
         return value.abs()
 
 
-COMPARATORS: dict[str, type[Comparator]] = {kind.sign: kind for kind in (LT, GT, Eq)}
-_TRUTHS = {"<=": operator.le, ">=": operator.ge, "==": operator.eq}
+_TRUTHS = {"<=": operator.le, "<": operator.lt, ">=": operator.ge, ">": operator.gt, "==": operator.eq}
+
+
+def compare(left: Any, sign: str, right: Any) -> Constraint:
+    """The constraint that `left sign right` stands for."""
+    kind = {"<": LT, ">": GT, "=": Eq}[sign[0]]
+    return Constraint(left, right, kind(strict=len(sign) == 1))
 
 
 class _Term(Drawable, metaclass=StrictOptions):
@@ -283,7 +295,7 @@ class Constraint(_Term):
         return Constraint(self.left, self.right, self.comparator, weight, self.name)
 
     def __xor__(self, norm: int) -> Constraint:
-        return Constraint(self.left, self.right, type(self.comparator)(norm), self.weight, self.name)
+        return Constraint(self.left, self.right, self.comparator.with_norm(norm), self.weight, self.name)
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:

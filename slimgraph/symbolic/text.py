@@ -28,7 +28,9 @@ _INFIX = {
     operator.matmul: ("@", 2),
     operator.pow: ("^", 4),
     operator.le: ("<=", 0),
+    operator.lt: ("<", 0),
     operator.ge: (">=", 0),
+    operator.gt: (">", 0),
     operator.eq: ("==", 0),
     # `tensor - x` reaches us as a method of Tensor.
     torch.Tensor.add: ("+", 1),

@@ -33,12 +33,7 @@ class ShardedBatches:
     ):
         self.samples, self.shuffle, self.seed, self.rank, self.world = samples, shuffle, seed, rank, world
         self.global_batch = samples if batch_size is None else batch_size * world
-        self.epoch = 0
-        self.start = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Lightning tells the epoch here, before it asks for the epoch's first batch."""
-        self.epoch = epoch
+        self.epoch = self.start = 0
 
     def __len__(self) -> int:
         return -(-self.samples // self.global_batch)
@@ -66,10 +61,10 @@ class ShardedLoader:
     keeps its `state_dict` in checkpoints.
     """
 
-    def __init__(self, dataset: Dataset, batches: ShardedBatches, **options: Any):
-        self.dataset = dataset
-        self.batch_sampler = _Epochs(batches)
-        self.batches = batches
+    def __init__(
+        self, dataset: Dataset, batches: ShardedBatches, epoch: Callable[[], int] = lambda: 0, **options: Any
+    ):
+        self.dataset, self.batches, self.epoch = dataset, batches, epoch
         # The generator is the loader's own: a worker's seed drawn from torch's global one would change what follows.
         self._loader = DataLoader(
             dataset, batch_sampler=batches, generator=torch.Generator().manual_seed(batches.seed), **options
@@ -84,10 +79,12 @@ class ShardedLoader:
         return self.batches.share(batch_idx)
 
     def __iter__(self) -> Iterator[Any]:
-        # A generator starts at its first next(): only then has Lightning set the epoch.
+        # A generator starts at its first next(), and only then does the trainer know its epoch; what Lightning would
+        # tell to set_epoch() is one too many after a resume at the end of an epoch with max_steps.
+        self.batches.epoch = self.epoch()
         resume, self._resume = self._resume, None
-        here = resume is not None and resume["epoch"] == self.batches.epoch
-        self._given = self.batches.start = resume["batch"] if resume is not None and here else 0
+        self._given = resume["batch"] if resume is not None and resume["epoch"] == self.batches.epoch else 0
+        self.batches.start = self._given
         for batch in self._loader:
             self._given += 1
             yield batch
@@ -107,13 +104,6 @@ class ShardedLoader:
                 f" changed: {', '.join(changed)}; resume with the same data, seed and batch size times devices"
             )
         self._resume = dict(state)
-
-
-class _Epochs:
-    """Where Lightning looks for `set_epoch`: `loader.batch_sampler.sampler`."""
-
-    def __init__(self, sampler: ShardedBatches):
-        self.sampler = sampler
 
 
 class LitDataModule(lightning.LightningDataModule, metaclass=StrictOptions):
@@ -192,7 +182,8 @@ class LitDataModule(lightning.LightningDataModule, metaclass=StrictOptions):
         data = self.sets[stage]
         samples = len(data)  # pyright: ignore[reportArgumentType]
         batches = ShardedBatches(samples, self.batch_size, shuffle=shuffle, seed=self.seed, rank=rank, world=world)
-        return ShardedLoader(data, batches, **self.loader_options)
+        epoch = (lambda: trainer.current_epoch) if trainer is not None else (lambda: 0)
+        return ShardedLoader(data, batches, epoch, **self.loader_options)
 
     def train_dataloader(self) -> ShardedLoader:
         return self.loader("train")

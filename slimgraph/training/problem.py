@@ -126,7 +126,8 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         counted, _ = self._share(self.trainer.predict_dataloaders, batch, batch_idx, dataloader_idx)
-        output = self._output(batch)
+        # Where a term is derived, the outputs still hold their graph.
+        output = {key: v.detach() if isinstance(v, Tensor) else v for key, v in self.problem(batch).items()}
         if counted:
             return output
         return {key: v[:0] if isinstance(v, Tensor) and v.ndim else v for key, v in output.items()}
@@ -235,18 +236,9 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
         counted = next((len(v) for v in batch.values() if isinstance(v, Tensor) and v.ndim), 1)
         return counted, counted * self._world
 
-    def _output(self, batch: dict[str, Any]) -> dict[str, Any]:
-        if not getattr(self.problem, "grad_inference", False):
-            return self.problem(batch)
-        # Lightning evaluates under inference mode, whose tensors can have no derivative: the batch is taken out of it.
-        with torch.inference_mode(False), torch.enable_grad():
-            outside = {key: v.clone() if isinstance(v, Tensor) else v for key, v in batch.items()}
-            output = self.problem(outside)
-        return {key: v.detach() if isinstance(v, Tensor) else v for key, v in output.items()}
-
     def _evaluate(self, stage: str, loaders: Any, batch: dict[str, Any], batch_idx: int, dataloader_idx: int) -> None:
         counted, _ = self._share(loaders, batch, batch_idx, dataloader_idx)
-        self._means[stage].add(self._values(self._output(batch), _prefix(batch)), counted)
+        self._means[stage].add(self._values(self.problem(batch), _prefix(batch)), counted)
 
     def _log(self, stage: str) -> None:
         means = self._means[stage]

@@ -16,15 +16,29 @@ from slimgraph.slim.linear.base import (
     total_reg_error,
 )
 from slimgraph.slim.linear.dense import IdentityInitLinear, IdentityLinear, Linear, NonNegativeLinear
+from slimgraph.slim.linear.orthogonal import Hprod, OrthogonalLinear
+from slimgraph.slim.linear.spectral import SpectralLinear, SVDLinear
+from slimgraph.slim.linear.stochastic import LeftStochasticLinear, PerronFrobeniusLinear, RightStochasticLinear
+from slimgraph.slim.linear.symmetry import DampedSkewSymmetricLinear, SkewSymmetricLinear, SymmetricLinear
 
 __all__ = [
+    "DampedSkewSymmetricLinear",
+    "Hprod",
     "IdentityGradReLU",
     "IdentityInitLinear",
     "IdentityLinear",
+    "LeftStochasticLinear",
     "Linear",
     "LinearBase",
     "NonNegativeLinear",
+    "OrthogonalLinear",
+    "PerronFrobeniusLinear",
+    "RightStochasticLinear",
+    "SVDLinear",
+    "SkewSymmetricLinear",
+    "SpectralLinear",
     "SquareLinear",
+    "SymmetricLinear",
     "get_map",
     "maps",
     "materialized",

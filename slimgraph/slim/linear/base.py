@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from slimgraph.doors import Drawable
 from slimgraph.errors import DtypeError, OptionError, ShapeError, StrictOptions
-from slimgraph.slim.linear.functions import IdentityGradReLU
+from slimgraph.slim.linear.functions import IdentityGradReLU, under_autocast
 from slimgraph.slim.linear.registry import get_map, maps, register, square_maps, tall_maps
 
 __all__ = [
@@ -72,7 +72,7 @@ class LinearBase(nn.Module, Drawable, metaclass=StrictOptions):
         return F.linear(x, W.mT, self.bias)
 
     def reg_error(self) -> Tensor:
-        """How far the weights are from keeping the promise: a 0-dim tensor, 0 where the promise is kept by construction."""
+        """How far the weights are from keeping the promise, 0-dim; 0 where it is kept by construction."""
         return self._anchor().new_zeros(())
 
     def contains(self, W: Tensor, tol: float | None = None) -> bool:
@@ -82,16 +82,16 @@ class LinearBase(nn.Module, Drawable, metaclass=StrictOptions):
         """
         if W.shape != (self.in_features, self.out_features) or not bool(W.isfinite().all()):
             return False
-        if tol is None:
-            tol = 10 * torch.finfo(W.dtype).eps * math.sqrt(max(W.shape))
-        return bool(self._contains(W.detach().to(torch.promote_types(W.dtype, torch.float32)), tol))
+        rounding = 10 * torch.finfo(W.dtype).eps * math.sqrt(max(W.shape))
+        W = W.detach().to(torch.promote_types(W.dtype, torch.float32))
+        return bool(self._contains(W, rounding if tol is None else tol))
 
     def _contains(self, W: Tensor, tol: float) -> Tensor | bool:
         """The promise, for a finite `W` of the right shape in float32 or float64."""
         return True
 
     def eig(self, eigenvectors: bool = True) -> Any:
-        """The eigenvalues of a square W and its right eigenvectors, as `torch.linalg.eig` gives them, or the values alone.
+        """The eigenvalues of a square W and its right eigenvectors, as `torch.linalg.eig`; or the values alone.
 
         Those that belong to `x @ W` are the left eigenvectors, the right ones of W^T. Raises `ShapeError` for a
         rectangular W.
@@ -105,7 +105,8 @@ class LinearBase(nn.Module, Drawable, metaclass=StrictOptions):
     def to_linear(self) -> nn.Linear:
         """The `torch.nn.Linear` with the same function, its weights a copy, for deployment."""
         W = self.effective_W()
-        linear = nn.utils.skip_init(nn.Linear, *W.shape, bias=self.bias is not None, device=W.device, dtype=W.dtype)
+        biased = self.bias is not None
+        linear: Any = nn.utils.skip_init(nn.Linear, *W.shape, bias=biased, device=W.device, dtype=W.dtype)
         linear.weight.copy_(W.mT)
         if self.bias is not None:
             linear.bias.copy_(self.bias)
@@ -129,7 +130,7 @@ class LinearBase(nn.Module, Drawable, metaclass=StrictOptions):
             raise OptionError(f"{name}.from_dense needs a finite matrix, got NaN or infinite entries")
         if bias is not None and bias.shape != W.shape[1:]:
             raise ShapeError(f"{name}.from_dense needs a bias of {W.shape[1]} entries, got shape {tuple(bias.shape)}")
-        new = cls(*W.shape, bias=bias is not None, **options).to(W)
+        new: Any = cls(*W.shape, bias=bias is not None, **options).to(W)
         with torch.no_grad():
             new._set_dense(W.detach())
             if bias is not None:
@@ -166,7 +167,12 @@ class LinearBase(nn.Module, Drawable, metaclass=StrictOptions):
 
     def __getstate__(self) -> dict[str, Any]:
         # A W that `materialized` holds is of one moment: a copy or a pickle made inside it starts without.
-        return {name: value for name, value in self.__dict__.items() if name != "effective_W"}
+        return {name: value for name, value in vars(self).items() if name != "effective_W"}
+
+    @property
+    def is_materialized(self) -> bool:
+        """Whether a `materialized` context is open for this map."""
+        return "effective_W" in vars(self)
 
     def _anchor(self) -> Tensor:
         """A tensor that tells the map's device and dtype."""
@@ -188,7 +194,7 @@ class LinearBase(nn.Module, Drawable, metaclass=StrictOptions):
                 f" got {x.shape[-1] if x.ndim else 'none'} (shape {tuple(x.shape)})"
             )
         # Autocast brings both sides to one dtype itself, as long as both are real.
-        if x.dtype != dtype and not (x.is_floating_point() and torch.is_autocast_enabled(x.device.type)):
+        if x.dtype != dtype and not (x.is_floating_point() and under_autocast(x.device)):
             raise DtypeError(
                 f"{type(self).__name__} has weights of {dtype}, got an input of {x.dtype}; convert one with .to(dtype)"
             )
@@ -200,7 +206,8 @@ class SquareLinear(LinearBase):
     def __init__(self, insize: int, outsize: int, bias: bool = False, provide_weights: bool = True):
         if insize != outsize:
             raise OptionError(
-                f"{type(self).__name__} is square and needs insize == outsize, got insize={insize} and outsize={outsize}"
+                f"{type(self).__name__} is square and needs insize == outsize,"
+                f" got insize={insize} and outsize={outsize}"
             )
         super().__init__(insize, outsize, bias, provide_weights)
 
@@ -231,15 +238,15 @@ def materialized(module: nn.Module) -> Iterator[None]:
     ...     cell.effective_W() is cell.effective_W()
     True
     """
-    mine = [m for m in module.modules() if isinstance(m, LinearBase) and "effective_W" not in m.__dict__]
+    mine = [m for m in module.modules() if isinstance(m, LinearBase) and not m.is_materialized]
     try:
         for m in mine:
             # An entry of the instance goes before the method of the class, and costs nothing when it is not there.
-            m.__dict__["effective_W"] = _BuiltOnce(m)
+            vars(m)["effective_W"] = _BuiltOnce(m)
         yield
     finally:
         for m in mine:
-            m.__dict__.pop("effective_W", None)
+            vars(m).pop("effective_W", None)
 
 
 def reg_error_terms(module: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -258,8 +265,9 @@ def reg_error_terms(module: nn.Module) -> list[tuple[str, nn.Module]]:
         if m in seen:
             return
         seen.add(m)
-        if hasattr(type(m), "reg_error") and not getattr(m, "looked_through", False):
-            if getattr(type(m), "reg_error") is not LinearBase.reg_error:
+        reg_error = getattr(type(m), "reg_error", None)
+        if reg_error is not None and not getattr(m, "looked_through", False):
+            if reg_error is not LinearBase.reg_error:
                 terms.append((name, m))
             return
         for child_name, child in m.named_children():

@@ -5,25 +5,14 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from slimgraph.errors import OptionError
 
-
-
-class HasDevice(Protocol):
-    """A map or a tensor."""
-
-    @property
-    def device(self) -> torch.device: ...
-
-
-Owner = TypeVar("Owner", bound=HasDevice)
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class IdentityGradReLU(torch.autograd.Function):
@@ -80,19 +69,23 @@ def check_bounds(owner: object, sigma_min: float, sigma_max: float, floor: float
     return low, high
 
 
-def full_precision(build: Callable[Concatenate[Owner, Arguments], Result]):
-    """A decorator for functions of a map or tensor that multiply factors: autocast is off inside.
+def under_autocast(device: torch.device) -> bool:
+    """Whether autocast is on for tensors of this device; some devices (meta) have none."""
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+
+
+def full_precision(build: Method) -> Method:
+    """A decorator for methods that multiply factors: autocast is off inside.
 
     Autocast would round the factors, and a product of rounded reflections is not orthogonal; only the finished
     product may be cast.
     """
 
     @functools.wraps(build)
-    def exact(owner: Owner, *args: Arguments.args, **options: Arguments.kwargs) -> Result:
-        kind = owner.device.type
-        if not torch.is_autocast_enabled(kind):
+    def exact(owner: Any, *args: Any, **options: Any) -> Any:
+        if not under_autocast(owner.device):
             return build(owner, *args, **options)
-        with torch.autocast(kind, enabled=False):
+        with torch.autocast(owner.device.type, enabled=False):
             return build(owner, *args, **options)
 
-    return exact
+    return exact  # pyright: ignore[reportReturnType]

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from slimgraph.errors import OptionError, ShapeError
-from slimgraph.slim.linear.base import SquareLinear
-from slimgraph.slim.linear.functions import full_precision
+from slimgraph.slim.linear.base import LinearBase, SquareLinear
+from slimgraph.slim.linear.functions import full_precision, under_autocast
 from slimgraph.slim.linear.registry import register
 
 BLOCK = 64
-"""Reflections per block: fewer make more calls, more save less by the triangle. Best of 32, 64, 128 for n = 64 to 512."""
+"""Reflections per block; of 32, 64 and 128 the best for n from 64 to 512 on a CPU."""
 
 
 def reflector_rows(U: Tensor) -> Tensor:
@@ -37,12 +37,18 @@ def reflector_rows(U: Tensor) -> Tensor:
     return U * (math.sqrt(2) / torch.linalg.vector_norm(U, dim=1, keepdim=True))
 
 
+def at_least_single(x: Tensor) -> Tensor:
+    """`x` in float32 or better: LAPACK has no triangular solve in half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def wy_blocks(U: Tensor) -> list[tuple[Tensor, Tensor]]:
     """`(V, T)` for each block of rows of `U`: V `(m, n - start)` without its leading zero columns, T `(m, m)`."""
     eye = torch.eye(min(BLOCK, len(U)), dtype=U.dtype, device=U.device)
     blocks = []
-    for start, V in zip(range(0, len(U), BLOCK), reflector_rows(U).split(BLOCK), strict=True):
-        V = V[:, start:]
+    # An array without rows (n = 1) gives one empty block, so that it stays in the graph.
+    for i, V in enumerate(reflector_rows(U).split(BLOCK)):
+        V = V[:, i * BLOCK :]
         # The solver reads the strict upper triangle alone and takes the diagonal as ones.
         T = torch.linalg.solve_triangular(V @ V.mT, eye[: len(V), : len(V)], upper=True, unitriangular=True)
         blocks.append((V, T))
@@ -51,33 +57,41 @@ def wy_blocks(U: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 def reflect(x: Tensor, U: Tensor, sign: Tensor) -> Tensor:
     """`x @ product_of_reflections(U, sign)` without forming the matrix; x: `(..., n)`."""
-    done, rest = [], x.reshape(-1, x.shape[-1])
-    for V, T in wy_blocks(U):
+    if x.shape[-1:] != U.shape[1:]:
+        raise ShapeError(f"{U.shape[1]}-entry reflections need a last axis of that size, got shape {tuple(x.shape)}")
+    done, rest = [], at_least_single(x).reshape(-1, x.shape[-1])
+    for V, T in wy_blocks(at_least_single(U)):
         rest = torch.addmm(rest, (rest @ V.mT) @ T, V, alpha=-1)
         # Later blocks leave the first entries alone.
         first, rest = rest.split([len(V), V.shape[1] - len(V)], dim=1)
         done.append(first)
     done += [rest[:, :-1], rest[:, -1:] * sign]
-    return torch.cat(done, dim=1).reshape(x.shape)
+    return torch.cat(done, dim=1).reshape(x.shape).to(x.dtype)
 
 
 def product_of_reflections(U: Tensor, sign: Tensor) -> Tensor:
     """`H_0 H_1 ... H_{k-1} diag(1, ..., 1, sign)`: `(n, n)`, for k < n reflections in the rows of `U` `(k, n)`."""
-    signs = torch.cat([sign.new_ones(U.shape[1] - 1), sign])
-    product = None
-    for V, T in reversed(wy_blocks(U)):
-        m, width = V.shape
-        if product is None:
-            tail, Vtail = torch.diag(signs[-width:]), V * signs[-width:]
-        else:
-            tail = torch.block_diag(torch.eye(m, dtype=U.dtype, device=U.device), product)
-            Vtail = torch.cat([V[:, :m], V[:, m:] @ product], dim=1)
-        product = torch.addmm(tail, V.mT @ T, Vtail, alpha=-1)
-    return torch.diag(signs) if product is None else product
+    signs = at_least_single(torch.cat([sign.new_ones(U.shape[1] - 1), sign]))
+    *blocks, (V, T) = wy_blocks(at_least_single(U))
+    # From the last block to the first, each only ever meets the lower right corner that the later ones have filled.
+    signs = signs[-V.shape[1] :]
+    product = torch.addmm(torch.diag(signs), V.mT @ T, V * signs, alpha=-1)
+    for V, T in reversed(blocks):
+        m = len(V)
+        corner = torch.block_diag(torch.eye(m, dtype=V.dtype, device=V.device), product)
+        product = torch.addmm(corner, V.mT @ T, torch.cat([V[:, :m], V[:, m:] @ product], dim=1), alpha=-1)
+    return product.to(U.dtype)
 
 
-def reflecting_is_cheaper(rows: int, *arrays: Tensor) -> bool:
-    """Whether `reflect` of `rows` vectors takes fewer multiplications than building the matrices and multiplying once."""
+def applies_factors(owner: LinearBase, x: Tensor, *arrays: Tensor) -> bool:
+    """Whether `forward` should multiply `x` by the factors in `arrays` instead of by W; both are the same function.
+
+    It should not with W at hand, in half precision or under autocast (the factors would be rounded), or where it costs
+    more multiplications than building W and multiplying by it.
+    """
+    if owner.is_materialized or under_autocast(x.device) or arrays[0].dtype.itemsize < 4:
+        return False
+    rows = x.numel() // owner.in_features
     by_factors = by_matrix = 0.0
     for U in arrays:
         k, n = U.shape
@@ -85,8 +99,7 @@ def reflecting_is_cheaper(rows: int, *arrays: Tensor) -> bool:
         # A quarter more, for the copies of the batch between two blocks.
         by_factors += 1.25 * rows * sum(2 * m * width for m, width in widths)
         by_matrix += sum(2 * m * width**2 for m, width in widths)
-        n_out = n
-    return by_factors < by_matrix + rows * arrays[0].shape[1] * n_out
+    return by_factors < by_matrix + rows * owner.in_features * owner.out_features
 
 
 def reflections_of(Q: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -136,7 +149,7 @@ def Hprod(x: Tensor, u: Tensor, k: int) -> Tensor:
     x: `(batch, n)`, u: `(n,)`; a zero `u` reflects the first of those entries. Raises `ShapeError` for sizes that
     do not fit, `OptionError` for k outside 1 ... n.
 
-    >>> Hprod(torch.tensor([[1., 2., 3.]]), torch.tensor([9., 0., 1.]), 2)
+    >>> Hprod(torch.tensor([[1., 2., 3.]]), torch.tensor([9., 0., 5.]), 2).round(decimals=4)
     tensor([[ 1.,  2., -3.]])
     """
     n = u.shape[-1]
@@ -154,8 +167,8 @@ class OrthogonalLinear(SquareLinear):
     """A product of Householder reflections with trainable vectors: W W^T = I.
 
     W = H_0 H_1 ... H_{k-1} diag(1, ..., 1, sign); U: `(k, n)` upper triangular, row i the reflector of the last n - i
-    entries. `n_reflectors` is n by default, which reaches every orthogonal matrix; the one-entry reflection is the fixed
-    `sign`, a buffer, so k is at most n - 1. `det` asks for the determinant +1 or -1; None draws it.
+    entries. `n_reflectors` is n by default, which reaches every orthogonal matrix; the one-entry reflection is the
+    fixed `sign`, a buffer, so k is at most n - 1. `det` asks for the determinant +1 or -1; None draws it.
 
     `from_dense` is nearest in the Frobenius norm: the polar factor of W, of the determinant asked for; with fewer
     reflectors W must be one that they reach. Raises `OptionError` for options out of range.
@@ -205,10 +218,3 @@ class OrthogonalLinear(SquareLinear):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, n_reflectors={len(self.U)}, det={self.det}"
-
-
-def applies_factors(owner: SquareLinear, x: Tensor, *arrays: Tensor) -> bool:
-    """Whether a forward should multiply by the factors: not with W at hand, not under autocast, and only where cheaper."""
-    if "effective_W" in owner.__dict__ or torch.is_autocast_enabled(x.device.type):
-        return False
-    return reflecting_is_cheaper(x.numel() // max(1, owner.in_features), *arrays)

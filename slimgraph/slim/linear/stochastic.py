@@ -36,7 +36,7 @@ def log_weights(P: Tensor) -> Tensor:
 class RightStochasticLinear(LinearBase):
     """W = softmax of weight along each row: W >= 0 and each row sums to 1.
 
-    weight: `(insize, outsize)`. `from_dense` is nearest in the Frobenius norm: each row is projected onto the simplex.
+    weight: `(insize, outsize)`. `from_dense` is nearest in the Frobenius norm: each row goes onto the simplex.
 
     >>> RightStochasticLinear(2, 3).effective_W().sum(1).detach()
     tensor([1., 1.])
@@ -59,7 +59,7 @@ class RightStochasticLinear(LinearBase):
 class LeftStochasticLinear(LinearBase):
     """W = softmax of weight along each column: W >= 0 and each column sums to 1.
 
-    weight: `(insize, outsize)`. `from_dense` is nearest in the Frobenius norm: each column is projected onto the simplex.
+    weight: `(insize, outsize)`. `from_dense` is nearest in the Frobenius norm: each column goes onto the simplex.
 
     >>> LeftStochasticLinear(2, 3).effective_W().sum(0).detach()
     tensor([1., 1., 1.])
@@ -83,8 +83,8 @@ class PerronFrobeniusLinear(LinearBase):
     """W = s * softmax(weight, dim=1), s = sigma_max - (sigma_max - sigma_min) sigmoid(scaling), entry by entry.
 
     W > 0 and each row sums to within [sigma_min, sigma_max], and so does the dominant eigenvalue of a square W
-    (Perron-Frobenius theorem). weight, scaling: `(insize, outsize)`; 0 <= sigma_min <= sigma_max. `from_dense` is nearest
-    in the Frobenius norm. Source: Tuor, Drgona, Vrabie 2020, arXiv:2004.10883.
+    (Perron-Frobenius theorem). weight, scaling: `(insize, outsize)`; 0 <= sigma_min <= sigma_max. `from_dense` is
+    nearest in the Frobenius norm. Source: Tuor, Drgona, Vrabie 2020, arXiv:2004.10883.
 
     >>> sums = PerronFrobeniusLinear(3, 3).effective_W().sum(1)
     >>> bool(((sums >= 0.8) & (sums <= 1.0)).all())

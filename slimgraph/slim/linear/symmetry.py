@@ -78,10 +78,10 @@ class SkewSymmetricLinear(SquareLinear):
 
 @register("damp_skew_symmetric", square=True)
 class DampedSkewSymmetricLinear(SkewSymmetricLinear):
-    """A skew-symmetric matrix minus gamma I: every eigenvalue has the real part -gamma, sigma_min <= gamma <= sigma_max.
+    """A skew-symmetric matrix minus gamma I: every eigenvalue has the real part -gamma, within the bounds.
 
-    gamma = sigma_min + (sigma_max - sigma_min) sigmoid(p), p: `(1,)`. `from_dense` is nearest in the Frobenius norm: the
-    skew-symmetric part of W, and minus the mean of its diagonal, clipped to the bounds. The reference adds gamma
+    gamma = sigma_min + (sigma_max - sigma_min) sigmoid(p), p: `(1,)`. `from_dense` is nearest in the Frobenius norm:
+    the skew-symmetric part of W, and minus the mean of its diagonal, clipped to the bounds. The reference adds gamma
     instead. Source: Chang et al. 2019, AntisymmetricRNN, arXiv:1902.09689.
 
     >>> DampedSkewSymmetricLinear(2, 2, sigma_min=0.3, sigma_max=0.3).eig(eigenvectors=False).real
@@ -101,7 +101,7 @@ class DampedSkewSymmetricLinear(SkewSymmetricLinear):
     def effective_W(self) -> Tensor:
         return super().effective_W() - torch.diag(self.gamma.expand(self.in_features))
 
-    def _contains(self, W: Tensor, tol: float) -> Tensor | bool:
+    def _contains(self, W: Tensor, tol: float) -> Tensor:
         damping = -W.diagonal()
         tol = tol * float(largest(W))
         inside = (damping >= self.sigma_min - tol) & (damping <= self.sigma_max + tol)

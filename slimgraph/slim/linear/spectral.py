@@ -1,0 +1,163 @@
+"""Maps given by a singular value decomposition: `SpectralLinear`, `SVDLinear`."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from slimgraph.errors import OptionError
+from slimgraph.slim.linear.base import LinearBase
+from slimgraph.slim.linear.functions import between, between_inverse, check_bounds, full_precision
+from slimgraph.slim.linear.orthogonal import (
+    applies_factors,
+    product_of_reflections,
+    random_sign,
+    reflect,
+    reflections_of,
+    reflector_count,
+)
+from slimgraph.slim.linear.registry import register
+
+
+class BoundedSigma(LinearBase):
+    """What both decompositions share: min(insize, outsize) singular values inside [sigma_min, sigma_max].
+
+    sigma = sigma_min + (sigma_max - sigma_min) sigmoid(p), which is 2r (sigmoid(p) - 1/2) + (sigma_min + sigma_max)/2
+    with r = (sigma_max - sigma_min)/2; p: `(min(insize, outsize),)`, started near 0.
+    """
+
+    def __init__(self, insize: int, outsize: int, bias: bool, sigma_min: float, sigma_max: float):
+        super().__init__(insize, outsize, bias, provide_weights=False)
+        self.sigma_min, self.sigma_max = check_bounds(self, sigma_min, sigma_max, floor=0.0)
+        self.p = nn.Parameter(0.1 * torch.randn(min(insize, outsize)))
+
+    def sigma(self) -> Tensor:
+        """The diagonal of Sigma, `(min(insize, outsize),)`."""
+        return between(self.p, self.sigma_min, self.sigma_max)
+
+    def Sigma(self) -> Tensor:
+        """The rectangular-diagonal matrix `(insize, outsize)` of the singular values."""
+        return F.pad(torch.diag(self.sigma()), (0, self.out_features - len(self.p), 0, self.in_features - len(self.p)))
+
+    def _contains(self, W: Tensor, tol: float) -> Tensor:
+        values, tol = torch.linalg.svdvals(W), tol * max(1.0, self.sigma_max)
+        return (values.min() >= self.sigma_min - tol) & (values.max() <= self.sigma_max + tol)
+
+    def _set_sigma(self, values: Tensor) -> None:
+        self.p.copy_(between_inverse(values.to(self.p), self.sigma_min, self.sigma_max))
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, sigma_min={self.sigma_min}, sigma_max={self.sigma_max}"
+
+
+@register("spectral")
+class SpectralLinear(BoundedSigma):
+    """W = U Sigma V with orthogonal U, V from Householder reflections: every singular value in [sigma_min, sigma_max].
+
+    `U` `(k_U, insize)` and `V` `(k_V, outsize)` hold the reflectors as in `OrthogonalLinear`, `sign_U` and `sign_V` the
+    one-entry reflections; either count may be given alone, all are used by default. `from_dense` is nearest in the
+    Frobenius norm: the singular values of W clipped to the bounds; it needs all reflectors.
+    Source: Zhang, Lei, Dhillon 2018, Stabilizing gradients by efficient SVD parameterization, arXiv:1803.09327.
+
+    >>> W = SpectralLinear(3, 5, sigma_min=0.5, sigma_max=0.9).effective_W()
+    >>> bool((torch.linalg.svdvals(W) < 0.9001).all())
+    True
+    """
+
+    def __init__(
+        self,
+        insize: int,
+        outsize: int,
+        bias: bool = False,
+        n_U_reflectors: int | None = None,
+        n_V_reflectors: int | None = None,
+        sigma_min: float = 0.1,
+        sigma_max: float = 1.0,
+    ):
+        super().__init__(insize, outsize, bias, sigma_min, sigma_max)
+        rows_U = reflector_count(self, "n_U_reflectors", n_U_reflectors, insize)
+        rows_V = reflector_count(self, "n_V_reflectors", n_V_reflectors, outsize)
+        self.U = nn.Parameter(torch.randn(rows_U, insize).triu())
+        self.V = nn.Parameter(torch.randn(rows_V, outsize).triu())
+        self.sign_U: Tensor
+        self.sign_V: Tensor
+        self.register_buffer("sign_U", random_sign())
+        self.register_buffer("sign_V", random_sign())
+
+    @full_precision
+    def effective_W(self) -> Tensor:
+        return self.Vmultiply(self._stretch(product_of_reflections(self.U, self.sign_U)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not applies_factors(self, x, self.U, self.V):
+            return super().forward(x)
+        self._check_input(x, self.U.dtype)
+        y = self.Vmultiply(self._stretch(self.Umultiply(x)))
+        return y if self.bias is None else y + self.bias
+
+    @full_precision
+    def Umultiply(self, x: Tensor) -> Tensor:
+        """`x @ U`, orthogonal; x: `(..., insize)`."""
+        return reflect(x, self.U, self.sign_U)
+
+    @full_precision
+    def Vmultiply(self, x: Tensor) -> Tensor:
+        """`x @ V`, orthogonal; x: `(..., outsize)`."""
+        return reflect(x, self.V, self.sign_V)
+
+    def _stretch(self, x: Tensor) -> Tensor:
+        """`x @ Sigma`; x: `(..., insize)`, result: `(..., outsize)`."""
+        return F.pad(x[..., : len(self.p)] * self.sigma(), (0, self.out_features - len(self.p)))
+
+    def _set_dense(self, W: Tensor) -> None:
+        if len(self.U) < self.in_features - 1 or len(self.V) < self.out_features - 1:
+            raise OptionError(
+                "SpectralLinear.from_dense needs all reflectors; leave n_U_reflectors, n_V_reflectors out"
+            )
+        left, values, right = torch.linalg.svd(W.double())
+        for name, factor in (("U", left), ("V", right)):
+            array, sign = reflections_of(factor, len(getattr(self, name)))
+            getattr(self, name).copy_(array)
+            getattr(self, f"sign_{name}").copy_(sign)
+        self._set_sigma(values)
+
+
+@register("softSVD")
+class SVDLinear(BoundedSigma):
+    """W = U Sigma V with free square U `(insize, insize)` and V `(outsize, outsize)`, started orthogonal.
+
+    The singular values of W are inside [sigma_min, sigma_max] where U and V are orthogonal; `reg_error` measures how
+    far they are from that. `from_dense` is nearest in the Frobenius norm: the singular values of W clipped to the
+    bounds.
+    Source: Drgona et al. 2021, arXiv:2101.01864.
+
+    >>> svd = SVDLinear(3, 2)
+    >>> bool(svd.reg_error() < 1e-5), svd.contains(svd.effective_W())
+    (True, True)
+    """
+
+    def __init__(self, insize: int, outsize: int, bias: bool = False, sigma_min: float = 0.1, sigma_max: float = 1.0):
+        super().__init__(insize, outsize, bias, sigma_min, sigma_max)
+        self.U = nn.Parameter(nn.init.orthogonal_(torch.empty(insize, insize)))
+        self.V = nn.Parameter(nn.init.orthogonal_(torch.empty(outsize, outsize)))
+
+    @full_precision
+    def effective_W(self) -> Tensor:
+        return (self.U[:, : len(self.p)] * self.sigma()) @ self.V[: len(self.p)]
+
+    @full_precision
+    def reg_error(self) -> Tensor:
+        return self.orthogonal_error(self.U) + self.orthogonal_error(self.V)
+
+    @staticmethod
+    def orthogonal_error(M: Tensor) -> Tensor:
+        """|I - M M^T|_F + |I - M^T M|_F, 0-dim: 0 exactly where the square `M` is orthogonal."""
+        eye = torch.eye(len(M), dtype=M.dtype, device=M.device)
+        return torch.linalg.matrix_norm(eye - M @ M.mT) + torch.linalg.matrix_norm(eye - M.mT @ M)
+
+    def _set_dense(self, W: Tensor) -> None:
+        left, values, right = torch.linalg.svd(W.double())
+        self.U.copy_(left)
+        self.V.copy_(right)
+        self._set_sigma(values)

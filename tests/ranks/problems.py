@@ -1,0 +1,102 @@
+"""Small problems in float64 and the fits that tests run in one process, on two ranks, and resumed."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
+
+from slimgraph import AugmentedLagrangeLoss, BarrierLoss, Node, PenaltyLoss, Problem, slim, variable
+from slimgraph.training import LitDataModule, LitProblem
+
+LOSSES: dict[str, Any] = {"penalty": PenaltyLoss, "barrier": BarrierLoss, "augmented": AugmentedLagrangeLoss}
+
+# name -> what fit() is called with; batch is the number of samples that all ranks take together in a step.
+CASES: dict[str, dict[str, Any]] = {
+    "even": {"n": 40, "batch": 20},
+    "one left over": {"n": 41, "batch": 20},
+    "fewer than a batch": {"n": 7, "batch": 20},
+    "barrier": {"n": 39, "batch": 10, "loss": "barrier"},
+    "augmented": {"n": 23, "batch": 8, "loss": "augmented", "steps": 13},
+    "per sample": {"n": 23, "batch": 8, "loss": "augmented", "per_sample": True, "steps": 13},
+}
+
+
+def data(n: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, 2, generator=generator, dtype=torch.float64)
+    return {"x": x, "t": x.sum(-1, keepdim=True).sin(), "index": torch.arange(n)}
+
+
+def make(loss: str = "penalty", dropout: float = 0.0, n: int = 0, per_sample: bool = False) -> Problem:
+    """A net on an orthogonal map, fitted to t, with y <= -0.3, which the data break."""
+    torch.manual_seed(0)
+    body = slim.maps["orthogonal"](2, 2)
+    net = nn.Sequential(body, nn.Linear(2, 6), nn.Tanh(), nn.Dropout(dropout), nn.Linear(6, 1))
+    y, t = variable("y"), variable("t")
+    options: dict[str, Any] = {}
+    if loss == "augmented":
+        options = {"inner_loop": 2, "mu_init": 0.5}
+        options |= {"per_sample": True, "train_data": range(n)} if per_sample else {}
+    ceiling = y <= -0.3
+    ceiling.name = "ceiling"
+    terms = LOSSES[loss]([((y - t) ** 2).minimize(name="fit")], [ceiling], **options)
+    return Problem([Node(net, ["x"], ["y"], name="net")], terms).double()
+
+
+def derived() -> Problem:
+    """A problem with a derivative in its loss: y' = cos(x)."""
+    torch.manual_seed(0)
+    net = Node(nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1)), ["x"], ["y"], name="net")
+    x, y = variable("x"), variable("y")
+    return Problem([net], PenaltyLoss([((y.grad(x) - torch.cos(x)) ** 2).minimize(name="residual")]))
+
+
+def trainer(**options: Any) -> lightning.Trainer:
+    """A quiet Trainer on the CPU that writes nothing."""
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    warnings.filterwarnings("ignore", ".*does not have many workers.*|.*LeafSpec.*|.*exists and is not empty.*")
+    return lightning.Trainer(accelerator="cpu", **{**quiet, "enable_model_summary": False, "devices": 1, **options})
+
+
+def fit(
+    *,
+    n: int = 37,
+    batch: int = 5,
+    devices: int = 1,
+    strategy: str = "auto",
+    steps: int = 5,
+    epochs: int = -1,
+    resume: Path | str | None = None,
+    save: Path | str | None = None,
+    every: dict[str, Any] | None = None,
+    val: bool = True,
+    optimizer: str = "SGD",
+    workers: int = 0,
+    **options: Any,
+) -> tuple[LitProblem, lightning.Trainer]:
+    """One fit of make(**options); `batch` is divided among the devices, checkpoints are put into the folder `save`."""
+    per_sample = options.get("per_sample", False)
+    problem = make(**options, **({"n": n} if per_sample else {}))
+    lit = LitProblem(problem, optimizer, 0.05, scheduler="StepLR", scheduler_args={"step_size": 2, "gamma": 0.5})
+    sets = LitDataModule(data(n), data(7, seed=1) if val else None, batch_size=batch // devices, num_workers=workers)
+    extra: dict[str, Any] = {}
+    if save is not None:
+        keep = ModelCheckpoint(save, filename="{epoch}-{step}", save_top_k=-1, **(every or {}))
+        extra = {"enable_checkpointing": True, "callbacks": [keep]}
+    run = trainer(max_steps=steps, max_epochs=epochs, devices=devices, strategy=strategy, **extra)
+    # A resumed process starts with other random numbers than the one that it goes on from.
+    torch.manual_seed(1 if resume is None else 2)
+    run.fit(lit, sets, ckpt_path=resume)
+    return lit, run
+
+
+def state(lit: LitProblem, run: lightning.Trainer) -> dict[str, torch.Tensor]:
+    """Parameters, multipliers and metrics of a finished fit, as plain tensors."""
+    buffers = {key: value.detach().clone() for key, value in lit.state_dict().items()}
+    return buffers | {f"metric {key}": value.detach().double() for key, value in run.callback_metrics.items()}

@@ -1,0 +1,170 @@
+"""Losses: the sums they promise, finite gradients, and optima that are known exactly."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+from slimgraph import AugmentedLagrangeLoss, BarrierLoss, Loss, PenaltyLoss, variable
+from slimgraph.errors import DuplicateNameError, MissingKeyError, OptionError, ShapeError, UnknownOptionError
+from slimgraph.losses import BARRIERS
+
+x, y = variable("x"), variable("y")
+batch = {"x": torch.tensor([[0.0, 2.0], [3.0, -1.0]]), "y": torch.tensor([[1.0], [2.0]])}
+
+
+def terms():
+    return [(x**2).minimize(name="fit"), Loss(["x"], lambda v: v.sum(), 0.5, name="sum")], [2 * (x <= 1), y == 1.5, y >= x]
+
+
+def test_a_penalty_loss_is_the_sum_of_its_terms():
+    out = PenaltyLoss(*terms())(batch)
+    assert out["fit"] == (batch["x"] ** 2).mean() and out["sum"] == 2.0
+    relu, bx, by = torch.relu, batch["x"], batch["y"]
+    expected = [2 * relu(bx - 1).mean(), (by - 1.5).abs().mean(), relu(bx - by).mean()]
+    assert [out[f"constraint_{i}"] for i in (1, 2, 3)] == expected
+    assert out["objective_loss"] == out["fit"] + out["sum"]
+    torch.testing.assert_close(out["penalty_loss"], sum(expected))
+    torch.testing.assert_close(out["loss"], out["objective_loss"] + out["penalty_loss"])
+    values = torch.cat([bx - 1, by - 1.5, bx - by], 1)
+    assert torch.equal(out["C_values"], values)
+    violations = torch.cat([relu(bx - 1), (by - 1.5).abs(), relu(bx - by)], 1)
+    assert torch.equal(out["C_violations"], violations)
+    assert torch.equal(out["C_eq_values"], values[:, 2:3]) and torch.equal(out["C_ineq_violations"], violations[:, [0, 1, 3, 4]])
+
+
+def test_losses_add_and_scale_and_keep_their_options():
+    objectives, constraints = terms()
+    one = BarrierLoss(objectives, [], barrier="log", upper_bound=2.0)
+    other = BarrierLoss([], constraints, barrier="log", upper_bound=2.0)
+    both, whole = one + other, BarrierLoss(objectives, constraints, barrier="log", upper_bound=2.0)
+    torch.testing.assert_close(both(batch)["loss"], whole(batch)["loss"])
+    torch.testing.assert_close((3 * whole)(batch)["loss"], 3 * whole(batch)["loss"])
+    with pytest.raises(OptionError, match="losses of one kind and options add"):
+        one + PenaltyLoss(objectives)
+
+
+def test_a_loss_without_terms_is_zero_where_the_data_are():
+    out = PenaltyLoss()({"x": torch.ones(2, 1, dtype=torch.float64)})
+    assert out["loss"] == 0 and out["loss"].dtype == torch.float64
+
+
+def test_constraints_on_trainable_variables_alone_hold_for_every_sample():
+    a = variable(torch.nn.Parameter(torch.tensor([0.5, 2.0])))
+    out = PenaltyLoss([], [a <= 1, y <= 1])(batch)
+    assert torch.equal(out["C_values"], torch.tensor([[-0.5, 1.0, 0.0], [-0.5, 1.0, 1.0]]))
+    assert PenaltyLoss([], [a <= 1])({})["C_violations"].tolist() == [[0.0, 1.0]]
+
+
+@pytest.mark.parametrize("barrier", BARRIERS)
+def test_a_barrier_rises_smoothly_through_the_bound(barrier):
+    loss = BarrierLoss([], [x <= 0.0], barrier=barrier)
+    z = torch.linspace(-3, 2, 2001, dtype=torch.float64)
+    z = torch.cat([z, torch.tensor([0.0, -1e-30, 1e-30], dtype=torch.float64)]).sort().values.requires_grad_()
+    value = torch.stack([loss({"x": v.reshape(1, 1)})["loss"] for v in z])
+    slope = torch.autograd.grad(value.sum(), z)[0]
+    assert value.isfinite().all() and slope.isfinite().all()
+    assert (value >= 0).all() and (value.diff() >= 0).all() and (slope[z > 0] >= 1).all()
+    # The tangent goes on where the barrier ends: one step of the grid never jumps by more than its slopes allow.
+    assert (value.diff() <= z.diff() * (torch.maximum(slope[1:], slope[:-1]) + 1e-6) + 1e-9).all()
+
+
+def test_a_barrier_is_its_formula_inside_and_equalities_pay_from_both_sides():
+    inside = {"x": torch.tensor([[-0.5]])}
+    assert BarrierLoss([], [x <= 0.0])(inside)["loss"].item() == pytest.approx(0.30103, abs=1e-5)
+    assert BarrierLoss([], [x <= 0.0], barrier=lambda z: torch.exp(4 * z))(inside)["loss"].item() == pytest.approx(0.135335, abs=1e-6)
+    for side in (0.5, -0.5):
+        assert BarrierLoss([], [x == 0.0])({"x": torch.tensor([[side]])})["loss"].item() == 0.5
+
+
+def solve(loss, start, outer=40, inner=60):
+    """The optimum of `loss` over one trainable `x`, by LBFGS steps between multiplier updates."""
+    point = torch.nn.Parameter(start.clone())
+    for _ in range(outer):
+        optimizer = torch.optim.LBFGS([point], max_iter=inner, line_search_fn="strong_wolfe", tolerance_grad=1e-12)
+
+        def closure():
+            optimizer.zero_grad()
+            value = loss({"x": point})["loss"]
+            value.backward()
+            return value
+
+        optimizer.step(closure)
+        with torch.no_grad():
+            loss.update(loss({"x": point}))
+    return point.detach()
+
+
+@pytest.mark.parametrize("mu_init", [0.001, 1.0])
+@pytest.mark.parametrize(
+    ("make", "optimum", "multiplier"),
+    [
+        (lambda s: s == 1, [0.5, 0.5], -1.0),
+        (lambda s: s >= 1, [0.5, 0.5], 1.0),
+        (lambda s: s <= 1, [0.0, 0.0], 0.0),
+    ],
+    ids=["equality", "active", "inactive"],
+)
+def test_the_augmented_lagrangian_finds_primal_and_dual_optimum(make, optimum, multiplier, mu_init):
+    # min x^2 + y^2 s.t. x + y = 1 (or >= 1, or <= 1): stationarity 2 x + lambda = 0.
+    s = x[:, :1] + x[:, 1:]
+    objective = torch.sum(x**2, -1).minimize()
+    loss = AugmentedLagrangeLoss([objective], [make(s)], mu_init=mu_init)
+    point = solve(loss, torch.tensor([[2.0, -1.0]], dtype=torch.float64))
+    assert point[0].tolist() == pytest.approx(optimum, abs=1e-4)
+    assert loss.multipliers.item() == pytest.approx(multiplier, abs=1e-3)
+
+
+def test_an_update_averages_after_the_relu():
+    # A violated and a slack sample must not cancel.
+    loss = AugmentedLagrangeLoss([], [y <= 1.5], mu_init=1.0)
+    loss.update(loss({"y": torch.tensor([[2.0], [0.0]])}))
+    assert loss.multipliers.tolist() == [0.25]
+
+
+def test_per_sample_multipliers_follow_the_index():
+    loss = AugmentedLagrangeLoss([], [y <= 1.0], train_data=range(4), mu_init=1.0, per_sample=True)
+    data = {"y": torch.tensor([[2.0], [0.0]]), "index": torch.tensor([3, 1])}
+    loss.update({**loss(data), "index": data["index"]})
+    assert loss.multipliers.tolist() == [[0.0], [0.0], [0.0], [1.0]]
+    with pytest.raises(MissingKeyError, match=r"need the key 'index' in the data, which hold \['y'\]"):
+        loss({"y": data["y"]})
+
+
+def test_multipliers_are_saved_and_come_back_in_a_fresh_loss():
+    loss = AugmentedLagrangeLoss([], [y <= 1.0], mu_init=1.0)
+    loss.update(loss(batch))
+    for twin in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))):
+        assert torch.equal(twin(batch)["loss"], loss(batch)["loss"])
+    fresh = AugmentedLagrangeLoss([], [y <= 1.0], mu_init=1.0)
+    fresh.load_state_dict(loss.state_dict())
+    assert torch.equal(fresh.multipliers, loss.multipliers)
+    assert torch.equal(fresh(batch)["loss"], loss(batch)["loss"])
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda: PenaltyLoss([x]), OptionError, "objectives holds Objectives; got Variable: x. Write it with .minimize"),
+        (lambda: PenaltyLoss(x.minimize()), OptionError, "objectives is a list; got one"),
+        (lambda: PenaltyLoss([], [x.minimize()]), OptionError, "constraints holds Constraints; got Objective"),
+        (lambda: PenaltyLoss([x.minimize(name="f"), y.minimize(name="f")]), DuplicateNameError, r"name 'f' of mean\(y\)"),
+        (lambda: PenaltyLoss([x.minimize(name="loss")]), DuplicateNameError, "'loss' .* a result of every loss"),
+        (lambda: BarrierLoss([], [], barrier="log1"), UnknownOptionError, "no barrier 'log1'. Did you mean 'log10'"),
+        (lambda: BarrierLoss([], [], barrier=lambda z: -z), OptionError, "must rise to upper_bound=1.0 below 0; .* slope -1"),
+        (lambda: AugmentedLagrangeLoss([], [], sigma=0.5), OptionError, "needs sigma >= 1; got 0.5"),
+        (lambda: AugmentedLagrangeLoss([], [], mu_init=2.0, mu_max=1.0), OptionError, "mu_init=2.0, mu_max=1.0"),
+        (lambda: AugmentedLagrangeLoss([], [], per_sample=True), OptionError, "needs train_data"),
+        (lambda: AugmentedLagrangeLoss([], [], innerloop=3), UnknownOptionError, "'innerloop'. Did you mean 'inner_loop'"),
+        (lambda: PenaltyLoss([], [x <= 1, variable("z") <= 1])({"x": torch.ones(2, 1), "z": torch.ones(3, 1)}), ShapeError,
+         r"'constraint_1': \(2, 1\), 'constraint_2': \(3, 1\)"),
+        (lambda: PenaltyLoss([], [x <= 1])({"xx": batch["x"]}), MissingKeyError,
+         r"constraint 'constraint_1', x <= 1, reads 'x', the data holds \['xx'\]. Did you mean 'xx'"),
+    ],
+)  # fmt: skip
+def test_wrong_input_is_named(make, error, words):
+    with pytest.raises(error, match=words):
+        make()

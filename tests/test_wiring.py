@@ -1,0 +1,102 @@
+"""Wiring: the order of nodes, and what is told when there is none."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slimgraph import Node, PenaltyLoss, Problem, variable, wiring
+from slimgraph.errors import CycleError, DuplicateNameError, MissingKeyError, OverwriteError
+
+
+def node(reads, writes, name=None):
+    return Node(lambda *v: tuple(sum(v) for _ in writes.split()), reads.split(), writes.split(), name=name)
+
+
+def acyclic(draw):
+    """Nodes n0, n1, ..., each of which reads some of the keys before it."""
+    count = draw(st.integers(1, 8))
+    reads = [draw(st.lists(st.sampled_from(["a", "b", *(f"k{j}" for j in range(i))]), min_size=1, unique=True)) for i in range(count)]
+    return [Node(lambda *v, i=i: sum(v) * (i + 2), keys, [f"k{i}"], name=f"n{i}") for i, keys in enumerate(reads)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_shuffled_nodes_give_the_same_results(data):
+    nodes = data.draw(st.composite(acyclic)())
+    shuffled = data.draw(st.permutations(nodes))
+    batch = {"a": torch.ones(1, dtype=torch.float64), "b": torch.full((1,), 3.0, dtype=torch.float64)}
+    expected = dict(batch)
+    for n in nodes:
+        expected |= n(expected)
+    result = Problem(shuffled, PenaltyLoss([variable(nodes[-1].output_keys[0]).minimize()])).step(batch)
+    assert result == expected
+    positions = {shuffled[place].name: i for i, place in enumerate(wiring.order(shuffled))}
+    for n, key in itertools.product(nodes, nodes):
+        if key.output_keys[0] in n.input_keys:
+            assert positions[key.name] < positions[n.name]
+
+
+def test_independent_nodes_run_in_declared_order():
+    assert wiring.order([node("c", "d"), node("a", "b"), node("a", "c")]) == [1, 2, 0]
+
+
+def test_an_overwritten_key_keeps_the_declared_order():
+    nodes = [node("x", "x", "add"), node("x", "y", "read"), node("x", "x", "again")]
+    assert wiring.order(nodes) == [0, 1, 2]
+    with pytest.warns(UserWarning, match="key 'x' is overwritten by node 'add' and node 'again'"):
+        wiring.order(nodes, check_overwrite=True)
+    with pytest.raises(OverwriteError, match="'x' is overwritten by node 'add' and node 'again'"):
+        wiring.order(nodes, check_overwrite="error")
+
+
+def test_names_are_stable_and_the_nodes_keep_theirs():
+    nodes = [node("a", "b"), node("b", "c", "head"), node("c", "d")]
+    assert wiring.names(nodes) == ["node_1", "head", "node_3"]
+    assert [n.name for n in nodes] == [None, "head", None]
+
+
+def test_two_nodes_of_one_name_are_refused():
+    with pytest.raises(DuplicateNameError, match=r"called 'f': number 1, \(a\) -> \(b\), and number 3, \(c\) -> \(d\)"):
+        Problem([node("a", "b", "f"), node("b", "c"), node("c", "d", "f")], PenaltyLoss())
+
+
+def test_a_cycle_is_shown_as_a_path_with_advice():
+    with pytest.raises(CycleError, match=r"policy -\(u\)-> plant -\(x\)-> policy. .*belongs into a System"):
+        Problem([node("r", "z", "free"), node("x z", "u", "policy"), node("u", "x", "plant")], PenaltyLoss())
+
+
+def test_a_missing_key_names_reader_nearest_key_and_its_producer():
+    problem = Problem([node("x", "hidden", "body"), node("hiden", "y", "head")], PenaltyLoss())
+    with pytest.raises(
+        MissingKeyError,
+        match=r"node 'head' reads 'hiden', the data holds \['x'\] and the nodes give \['hidden', 'y'\]."
+        r" Did you mean 'hidden'\? It comes from node 'body'",
+    ):
+        problem({"x": torch.ones(1)})
+
+
+def test_a_missing_key_is_told_before_any_node_runs():
+    ran = []
+    body = Node(lambda x: ran.append(1) or x, ["x"], ["h"], name="body")
+    problem = Problem([body], PenaltyLoss([], [variable("goal") <= 1]))
+    with pytest.raises(MissingKeyError, match=r"constraint 'goal <= 1' reads 'goal', the data holds \['x'\]"):
+        problem({"x": torch.ones(1)})
+    assert not ran
+
+
+def test_the_graph_holds_data_nodes_terms_and_keys_on_its_edges():
+    problem = Problem([node("x r", "u", "policy")], PenaltyLoss([variable("u").minimize(name="effort")]))
+    graph = problem.to_networkx()
+    kinds = {place: graph.nodes[place]["kind"] for place in graph}
+    assert kinds == {
+        "data:x": "data", "data:r": "data", "node:policy": "node", "term:0": "objective", "loss": "loss",
+    }  # fmt: skip
+    assert set(graph.edges(keys=True)) == {
+        ("data:x", "node:policy", "x"), ("data:r", "node:policy", "r"),
+        ("node:policy", "term:0", "u"), ("term:0", "loss", ""),
+    }  # fmt: skip
