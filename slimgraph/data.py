@@ -25,7 +25,7 @@ class Sample(dict):
     """One sample of a DictDataset: a dict that torch's collate knows, so that a whole batch passes it in one piece."""
 
 
-class Rows(Sequence):
+class Rows(Sequence[Any]):
     """The samples of one batch: a sequence of `Sample`s, and `whole`, the dict of tensors that they are rows of."""
 
     def __init__(self, whole: dict[str, Tensor], length: int):
@@ -35,7 +35,7 @@ class Rows(Sequence):
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, i):
+    def __getitem__(self, i: Any) -> Any:
         if not -self.length <= i < self.length:
             raise IndexError(i)
         return Sample({key: value[i] for key, value in self.whole.items()})
@@ -127,7 +127,9 @@ def windows(series: Arrays | Any, nsteps: int, stride: int = 1) -> Any:
     first = next(iter(lengths), "")
     for key, length in lengths.items():
         if length != lengths[first]:
-            raise DataError(f"windows needs series of one length: {first!r} has {lengths[first]} steps, {key!r} {length}")
+            raise DataError(
+                f"windows needs series of one length: {first!r} has {lengths[first]} steps, {key!r} {length}"
+            )
     return {key: _windows(value, key, nsteps, stride) for key, value in tensors.items()}
 
 
@@ -174,7 +176,7 @@ class Normalizer(nn.Module, metaclass=StrictOptions):
 
     @classmethod
     def fit(cls, data: Arrays, keys: Iterable[str] | None = None, *, shared: Mapping[str, str] | None = None):
-        """The normaliser of `data[key]` `(..., features)` for each of `keys` (all by default), over all axes but the last."""
+        """The normaliser of each `data[key]` `(..., features)`, over all axes but the last; `keys` are all by default."""
         data = data.datadict if isinstance(data, DictDataset) else data
         keys = list(keys) if keys is not None else [k for k in data if k not in (shared or {}) and k != "index"]
         tensors = {}
@@ -299,7 +301,11 @@ def _refuse_non_finite(value: Tensor, key: str, owner: str) -> None:
     if not (value.is_floating_point() or value.is_complex()) or torch.isfinite(value).all():
         return
     where = (~torch.isfinite(value)).nonzero()[0].tolist()
-    axes = ["row"] if len(where) == 1 else ["row", *(["step"] if len(where) == 3 else [f"axis {i}" for i in range(1, len(where) - 1)]), "column"]
+    axes = (
+        ["row"]
+        if len(where) == 1
+        else ["row", *(["step"] if len(where) == 3 else [f"axis {i}" for i in range(1, len(where) - 1)]), "column"]
+    )
     place = ", ".join(f"{axis} {i}" for axis, i in zip(axes, where, strict=True))
     kind = "NaN" if torch.isnan(value[tuple(where)]) else "an infinite value"
     raise DataError(f"DictDataset {owner!r}: {key!r} holds {kind} in {place}")

@@ -49,6 +49,7 @@ class PenaltyLoss(nn.Module, metaclass=StrictOptions):
         self.plan = Plan([expression for term in self.terms for expression in term.expressions])
         # A constraint on trainable variables alone has no batch axis.
         self._batched = [bool(constraint.keys) for constraint in self.constraints]
+        self._equality = [constraint.is_equality for constraint in self.constraints]
         self.names()
 
     @property
@@ -91,37 +92,40 @@ class PenaltyLoss(nn.Module, metaclass=StrictOptions):
             violations.append(violation)
         if self.constraints:
             output |= self._side_by_side(entries, violations)
-        zero = _zero(data, self)
-        output["objective_loss"] = sum(objective_terms[1:], objective_terms[0]) if objective_terms else zero
-        output["penalty_loss"] = self.penalty(output, penalties, data) if self.constraints else zero
+        output["objective_loss"] = _sum(objective_terms) if objective_terms else _zero(data, self)
+        output["penalty_loss"] = self.penalty(output, penalties, data) if penalties else _zero(data, self)
         output["loss"] = output["objective_loss"] + output["penalty_loss"]
         return output
 
     def penalty(self, output: dict[str, Tensor], penalties: list[Tensor], data: dict[str, Tensor]) -> Tensor:
         """What the constraints add to the loss, 0-dim: here the sum of their own losses."""
-        return sum(penalties[1:], penalties[0])
+        return _sum(penalties)
 
     def _side_by_side(self, values: list[Tensor], violations: list[Tensor]) -> dict[str, Tensor]:
         """Every constraint's entries in one row per sample; without data keys a constraint holds for every sample."""
-        per_sample = [batched and value.ndim > 0 for batched, value in zip(self._batched, values, strict=True)]
-        counts = {value.shape[0] for each, value in zip(per_sample, values, strict=True) if each}
+        counts = {v.shape[0] for each, v in zip(self._batched, values, strict=True) if each and v.ndim}
         if len(counts) > 1:
             shapes = {name: tuple(v.shape) for name, v in zip(self.names()[len(self.objectives) :], values, strict=True)}
             raise ShapeError(f"the constraints have values for different numbers of samples: {shapes}")
         count = counts.pop() if counts else 1
-        equality = [constraint.is_equality for constraint in self.constraints]
         output: dict[str, Tensor] = {}
         for what, pieces in (("values", values), ("violations", violations)):
-            rows = [
-                piece.reshape(count, -1) if each else piece.reshape(1, -1).expand(count, -1)
-                for each, piece in zip(per_sample, pieces, strict=True)
-            ]
-            whole, nothing = torch.cat(rows, dim=1), rows[0][:, :0]
-            some_equal, all_equal = any(equality), all(equality)
-            output[f"C_{what}"] = whole
-            output[f"C_eq_{what}"] = whole if all_equal else _chosen(rows, equality, True) if some_equal else nothing
-            output[f"C_ineq_{what}"] = nothing if all_equal else _chosen(rows, equality, False) if some_equal else whole
+            rows = [self._rows(piece, each, count) for piece, each in zip(pieces, self._batched, strict=True)]
+            output[f"C_{what}"] = whole = torch.cat(rows, dim=1)
+            if len(set(self._equality)) == 1:
+                parts = whole, whole.new_empty(count, 0)
+                output[f"C_eq_{what}"], output[f"C_ineq_{what}"] = parts if self._equality[0] else parts[::-1]
+            else:
+                for part, wanted in (("eq", True), ("ineq", False)):
+                    chosen = [row for row, equality in zip(rows, self._equality, strict=True) if equality is wanted]
+                    output[f"C_{part}_{what}"] = torch.cat(chosen, dim=1)
         return output
+
+    @staticmethod
+    def _rows(piece: Tensor, batched: bool, count: int) -> Tensor:
+        if batched and piece.ndim:
+            return piece if piece.ndim == 2 else piece.reshape(count, -1)
+        return piece.reshape(1, -1).expand(count, -1)
 
     def _tell_duplicate(self, names: list[str]) -> None:
         for place, name in enumerate(names):
@@ -164,8 +168,9 @@ def _all_of(kind: type, terms: Sequence[Any], what: str) -> list[Any]:
     return list(terms)
 
 
-def _chosen(rows: list[Tensor], equality: list[bool], wanted: bool) -> Tensor:
-    return torch.cat([row for row, is_equality in zip(rows, equality, strict=True) if is_equality is wanted], dim=1)
+def _sum(scalars: list[Tensor]) -> Tensor:
+    # The built-in would start from a 0 that costs an addition.
+    return sum(scalars[1:], scalars[0])
 
 
 def _zero(data: dict[str, Tensor], module: nn.Module) -> Tensor:

@@ -278,7 +278,9 @@ def test_a_missing_file_and_a_wrong_column_are_told(tmp_path):
     path = written(tmp_path, "time_s,T_living\n0,1\n")
     with pytest.raises(DataError, match=r"no file .*houes.csv. Did you mean 'house.csv'"):
         read_csv(tmp_path / "houes.csv")
-    with pytest.raises(DataError, match=r"no column 'T_livin', it has \['time_s', 'T_living'\]. Did you mean 'T_living'"):
+    with pytest.raises(
+        DataError, match=r"no column 'T_livin', it has \['time_s', 'T_living'\]. Did you mean 'T_living'"
+    ):
         read_csv(path, ["T_livin"])
 
 

@@ -6,4 +6,4 @@ from slimgraph.slim.linear import *  # noqa: F403
 from slimgraph.slim.linear import __all__ as _maps
 from slimgraph.slim.rnn import RNN, RNNCell
 
-__all__ = [*_maps, "RNN", "RNNCell"]  # noqa: PLE0604
+__all__ = [*_maps, "RNN", "RNNCell"]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from slimgraph.doors import Drawable
 from slimgraph.errors import OptionError, ShapeError, StrictOptions
 from slimgraph.slim.linear import Linear, LinearBase, get_map
+from slimgraph.slim.linear.functions import under_autocast
 
 MapChoice = str | Callable[..., LinearBase]
 
@@ -81,8 +82,9 @@ class RNNCell(nn.Module, Drawable, metaclass=StrictOptions):
         driven = self.input_map(sequence)
         if self.hidden_map.bias is not None:
             driven = driven + self.hidden_map.bias
-        # Under autocast W would be cast again at every step.
-        W, hidden = W.to(driven.dtype), hidden.to(driven.dtype)
+        if under_autocast(driven.device):
+            # Once here, instead of at every step.
+            W = W.to(driven.dtype)
         states = []
         for drive in driven.unbind(0):
             hidden = self.nonlin(torch.addmm(drive, hidden, W))
@@ -160,10 +162,15 @@ class RNN(nn.Module, Drawable, metaclass=StrictOptions):
         if len(sequence) == 0:
             raise ShapeError(f"RNN needs a sequence of at least 1 step, got 0 (axes {axes}, {self.input_size})")
         last = []
-        for cell, hidden in zip(self.rnn_cells, self._start(sequence.shape[1], init_states), strict=True):
+        for cell, hidden in zip(self.cells, self._start(sequence.shape[1], init_states), strict=True):
             sequence, hidden = cell.unroll(sequence, hidden)
             last.append(hidden)
         return sequence.transpose(0, 1) if self.batch_first else sequence, torch.stack(last)
+
+    @property
+    def cells(self) -> list[RNNCell]:
+        """The layers, from the input to the output."""
+        return list(self.rnn_cells)  # pyright: ignore[reportReturnType]
 
     def _start(self, batch: int, init_states: Tensor | Sequence[Tensor] | None) -> list[Tensor]:
         """One `(batch, hidden_size)` a layer."""
@@ -173,14 +180,14 @@ class RNN(nn.Module, Drawable, metaclass=StrictOptions):
         shapes = [tuple(state.shape) for state in states]
         if shapes != [needed] * self.num_layers:
             raise ShapeError(
-                f"RNN needs init_states ({self.num_layers}, {batch}, {self.hidden_size}), as a tensor or a list with one"
-                f" {needed} a layer, got {len(states)} of shape {shapes[0] if len(set(shapes)) == 1 else shapes}"
+                f"RNN needs init_states ({self.num_layers}, {batch}, {self.hidden_size}), as a tensor or a list with"
+                f" one {needed} a layer, got {len(states)} of shape {shapes[0] if len(set(shapes)) == 1 else shapes}"
             )
         return states
 
     def reg_error(self) -> Tensor:
         """The mean of the cells' `reg_error()`, 0-dim."""
-        return torch.stack([cell.reg_error() for cell in self.rnn_cells]).mean()
+        return torch.stack([cell.reg_error() for cell in self.cells]).mean()
 
     def to_networkx(self):
         """The layers one after the other: a `networkx.MultiDiGraph`, each cell in a cluster of its own."""
@@ -189,7 +196,7 @@ class RNN(nn.Module, Drawable, metaclass=StrictOptions):
         graph = MultiDiGraph()
         graph.add_node("x", kind="data", label=f"sequence (time, batch, {self.input_size})")
         source = "x"
-        for i, cell in enumerate(self.rnn_cells):
+        for i, cell in enumerate(self.cells):
             inner = cell.to_networkx()
             for node, attributes in inner.nodes(data=True):
                 if node != "x":

@@ -126,6 +126,10 @@ class _Term(Drawable, metaclass=StrictOptions):
         """Rename it; its output keys follow."""
         self.name = name
 
+    def _weighed(self, scalar: Tensor) -> Tensor:
+        # A product with 1 would cost as much as the term itself, forward and backward.
+        return scalar if type(self.weight) is not Tensor and self.weight == 1 else self.weight * scalar
+
     @cached_property
     def _plan(self) -> Plan:
         return Plan(self.expressions)
@@ -207,7 +211,7 @@ class Objective(_Term):
                 f"objective {self.label!r} needs a metric that gives one number per batch; "
                 f"{getattr(self.metric, '__name__', self.metric)!r} gives shape {tuple(value.shape)}"
             )
-        return (self.weight * value,)
+        return (self._weighed(value),)
 
     def _scaled(self, weight: float) -> Objective:
         return Objective(self.var, self.metric, weight, self.name)
@@ -289,7 +293,7 @@ class Constraint(_Term):
 
     def losses(self, values: Sequence[Any]) -> tuple[Tensor, ...]:
         loss, value, violation = self.comparator(*values)
-        return self.weight * loss, value, violation
+        return self._weighed(loss), value, violation
 
     def _scaled(self, weight: float) -> Constraint:
         return Constraint(self.left, self.right, self.comparator, weight, self.name)

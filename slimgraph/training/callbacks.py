@@ -23,7 +23,9 @@ class BestWeights(lightning.Callback, metaclass=StrictOptions):
 
     def __init__(self, monitor: str = "val_loss", mode: str = "min", *, restore: bool = True):
         if mode not in ("min", "max"):
-            raise OptionError(f"BestWeights needs mode 'min' or 'max', got {mode!r}.{did_you_mean(mode, ('min', 'max'))}")
+            raise OptionError(
+                f"BestWeights needs mode 'min' or 'max', got {mode!r}.{did_you_mean(mode, ('min', 'max'))}"
+            )
         self.monitor, self.mode, self.restore = monitor, mode, restore
         self.best_value: float | None = None
         self.best_epoch: int | None = None
@@ -32,7 +34,9 @@ class BestWeights(lightning.Callback, metaclass=StrictOptions):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         # The fit may take hours: that nothing will ever be kept is said before it.
         if trainer.val_dataloaders is not None and not sum(trainer.num_val_batches):
-            raise OptionError(f"BestWeights would never see {self.monitor!r}: the fit has no validation; give val= data")
+            raise OptionError(
+                f"BestWeights would never see {self.monitor!r}: the fit has no validation; give val= data"
+            )
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":

@@ -61,9 +61,7 @@ class ShardedLoader:
     keeps its `state_dict` in checkpoints.
     """
 
-    def __init__(
-        self, dataset: Dataset, batches: ShardedBatches, epoch: Callable[[], int] = lambda: 0, **options: Any
-    ):
+    def __init__(self, dataset: Dataset, batches: ShardedBatches, epoch: Callable[[], int] = lambda: 0, **options: Any):
         self.dataset, self.batches, self.epoch = dataset, batches, epoch
         # The generator is the loader's own: a worker's seed drawn from torch's global one would change what follows.
         self._loader = DataLoader(

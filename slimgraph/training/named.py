@@ -51,7 +51,9 @@ def class_named(name: str, home: ModuleType, base: type) -> type:
     return getattr(home, name)
 
 
-def optimizer_factory(optimizer: str | Callable[..., Optimizer], options: Mapping[str, Any]) -> Callable[..., Optimizer]:
+def optimizer_factory(
+    optimizer: str | Callable[..., Optimizer], options: Mapping[str, Any]
+) -> Callable[..., Optimizer]:
     """The factory that `optimizer` names or is, having checked that it takes `options`."""
     return _factory(optimizer, torch.optim, Optimizer, options)
 

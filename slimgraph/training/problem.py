@@ -111,7 +111,9 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
             self._refuse(values, batch_idx)
         self._means["train"].add(values, counted)
         if self._outer_step_due:
-            kept = {key: output[prefix + key].detach()[:counted] for key in ("C_values", "index") if prefix + key in output}
+            kept = {
+                key: output[prefix + key].detach()[:counted] for key in ("C_values", "index") if prefix + key in output
+            }
             # By batch: an optimiser that calls the closure several times, as LBFGS, leaves the last call's.
             self._outer[batch_idx] = kept
         share = counted * self.trainer.world_size / total
@@ -228,7 +230,9 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
     def _values(self, output: Mapping[str, Tensor], prefix: str) -> Tensor:
         return torch.stack([output[prefix + term].detach() for term in self._terms])
 
-    def _share(self, loaders: Any, batch: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> tuple[int, int]:
+    def _share(
+        self, loaders: Any, batch: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0
+    ) -> tuple[int, int]:
         """How many samples of this batch this rank counts, and all ranks together."""
         loader = loaders[dataloader_idx] if isinstance(loaders, (list, tuple)) else loaders
         if isinstance(loader, ShardedLoader):
@@ -273,9 +277,10 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
     def _refuse(self, values: Tensor, batch_idx: int) -> None:
         wrong = {t: float(v) for t, v in zip(self._terms, values, strict=True) if not torch.isfinite(v)}
         named = {term: value for term, value in wrong.items() if term not in AGGREGATES} or wrong
+        what = ", ".join(f"{term!r} is {value}" for term, value in named.items())
         raise NonFiniteError(
-            f"{', '.join(f'{term!r} is {value}' for term, value in named.items())} in training batch {batch_idx} of epoch"
-            f" {self.current_epoch}; lower lr, bound the maps, or look at the data of this batch"
+            f"{what} in training batch {batch_idx} of epoch {self.current_epoch}; lower lr, bound the maps, or look at"
+            " the data of this batch"
         )
 
 
@@ -293,8 +298,8 @@ def _name_of(thing: Any) -> str | None:
 def _make_problem(problem: nn.Module | str | None, arguments: Mapping[str, Any]) -> nn.Module:
     if problem is None:
         raise OptionError(
-            "a checkpoint cannot hold a Problem object; pass it: LitProblem.load_from_checkpoint(path, problem=problem),"
-            " or train from LitProblem('package.module:function'), whose checkpoints load alone"
+            "a checkpoint cannot hold a Problem object; pass it, LitProblem.load_from_checkpoint(path, problem=problem),"
+            " or train LitProblem('package.module:function'), whose checkpoints load alone"
         )
     made = resolve(problem)(**arguments) if isinstance(problem, str) else problem
     if not isinstance(made, nn.Module):

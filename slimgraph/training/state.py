@@ -20,9 +20,7 @@ class Means:
     def add(self, values: Tensor, count: int) -> None:
         """Adds `values` `(terms,)`, each the mean over `count` samples."""
         if self.sums is None:
-            # MPS has no float64.
-            dtype = torch.float32 if values.device.type == "mps" else torch.float64
-            self.sums = torch.zeros_like(values, dtype=dtype)
+            self.sums = torch.zeros_like(values, dtype=_widest(values.device))
         self.sums.add_(values, alpha=count)
         self.count += count
 
@@ -39,9 +37,13 @@ class Means:
         means = cls()
         means.count = state["count"]
         if state["sums"] is not None:
-            dtype = torch.float32 if device.type == "mps" else torch.float64
-            means.sums = torch.tensor(state["sums"], dtype=dtype, device=device)
+            means.sums = torch.tensor(state["sums"], dtype=_widest(device), device=device)
         return means
+
+
+def _widest(device: torch.device) -> torch.dtype:
+    # MPS has no float64.
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def random_state() -> dict[str, Any]:

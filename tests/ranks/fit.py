@@ -1,6 +1,6 @@
 """Runs every case of problems.py under `ddp`, or one under `ddp_spawn`, and leaves each rank's state in a folder.
 
-    python fit.py ddp|ddp_spawn FOLDER
+python fit.py ddp|ddp_spawn FOLDER
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import problems
 import torch
+
 from slimgraph.training import LitDataModule
 
 

@@ -1,0 +1,108 @@
+"""The table of maps that the laws run over, and small utilities that several tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+
+from slimgraph import slim
+
+SIZES = [(1, 1), (2, 2), (3, 3), (8, 8), (65, 65), (3, 5), (5, 3), (1, 4), (4, 1), (8, 65), (65, 8)]
+SMALL = [(1, 1), (3, 3), (8, 8), (3, 5), (5, 3)]
+
+# Options under which a map has to keep the laws too, beside its defaults.
+OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "pf": [{"sigma_min": 0.0, "sigma_max": 0.5}, {"sigma_min": 0.7, "sigma_max": 0.7}],
+    "damp_skew_symmetric": [{"sigma_min": -1.0, "sigma_max": 2.0}],
+    "orthogonal": [{"n_reflectors": 1}, {"det": 1}, {"det": -1}],
+    "spectral": [{"n_U_reflectors": 1}, {"n_V_reflectors": 1, "sigma_min": 0.0, "sigma_max": 3.0}],
+    "softSVD": [{"sigma_min": 0.5, "sigma_max": 0.6}],
+}
+
+# The maps whose promise is kept by driving reg_error to zero, not by construction.
+KEPT_BY_REG_ERROR = {"softSVD", "learnSVD", "symmetric_SVD", "bounded_Lp_norm", "Power_bound"}
+
+# Parameters that cannot move W at some sizes: a distribution over one place, and bounds that leave no room.
+WITHOUT_FREEDOM = {
+    "rstochastic": lambda case, name: case.outsize == 1 and name == "weight",
+    "lstochastic": lambda case, name: case.insize == 1 and name == "weight",
+    "pf": lambda case, name: (case.outsize == 1 and name == "weight")
+    or (name == "scaling" and case.options.get("sigma_min") == 0.7),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to build one registered map."""
+
+    key: str
+    insize: int
+    outsize: int
+    bias: bool = False
+    dtype: torch.dtype = torch.float64
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def make(self, seed: int = 0) -> slim.LinearBase:
+        torch.manual_seed(seed)
+        made = slim.maps[self.key](self.insize, self.outsize, bias=self.bias, **self.options)
+        return made.to(self.dtype)
+
+    def input(self, *leading: int) -> torch.Tensor:
+        return torch.randn(*leading, self.insize, dtype=self.dtype)
+
+    def is_free(self, name: str) -> bool:
+        """Whether the parameter `name` can move W at this size."""
+        return not WITHOUT_FREEDOM.get(self.key, lambda *_: False)(self, name)
+
+    def __str__(self) -> str:
+        words = [self.key, f"{self.insize}x{self.outsize}", *(f"{k}={v}" for k, v in self.options.items())]
+        return "-".join(words + ["bias"] * self.bias + ["float32"] * (self.dtype == torch.float32))
+
+
+def keys() -> list[str]:
+    """One key for each registered class, aliases left out."""
+    seen: dict[type, str] = {}
+    for key, cls in slim.maps.items():
+        seen.setdefault(cls, key)
+    return list(seen.values())
+
+
+def legal(key: str, insize: int, outsize: int) -> bool:
+    cls = slim.maps[key]
+    return not (cls in slim.square_maps and insize != outsize) and not (cls in slim.tall_maps and insize > outsize)
+
+
+def cases(
+    sizes: list[tuple[int, int]],
+    biases: tuple[bool, ...] = (False, True),
+    dtypes: tuple[torch.dtype, ...] = (torch.float64,),
+    options: bool = True,
+) -> pytest.MarkDecorator:
+    """Parametrises a law over the registry: `case` at every legal size, with and without bias, in every dtype."""
+
+    def every() -> Iterator[Case]:
+        for key in keys():
+            for chosen in [{}, *(OPTIONS.get(key, []) if options else [])]:
+                for insize, outsize in sizes:
+                    if legal(key, insize, outsize):
+                        yield from (Case(key, insize, outsize, b, d, chosen) for b in biases for d in dtypes)
+
+    return pytest.mark.parametrize("case", list(every()), ids=str)
+
+
+def close(a: torch.Tensor, b: torch.Tensor, tol: float | None = None) -> bool:
+    """Whether two tensors of one shape and dtype agree, by default to some hundred roundings."""
+    tol = 1000 * torch.finfo(a.dtype).eps if tol is None else tol
+    return a.shape == b.shape and a.dtype == b.dtype and torch.allclose(a, b, rtol=tol, atol=tol)
+
+
+def perturb(module: torch.nn.Module, size: float = 0.3) -> torch.nn.Module:
+    """Every parameter moved by random numbers, in place."""
+    with torch.no_grad():
+        for p in module.parameters():
+            p.add_(size * torch.randn_like(p))
+    return module
