@@ -107,18 +107,20 @@ class StrictOptions(ABCMeta):
     ...     def __init__(self, size, sigma_min=0.1): ...
     >>> Map(3, sigma_mn=0.2)
     Traceback (most recent call last):
-    slimgraph.errors.UnknownOptionError: Map has no option 'sigma_mn'. Did you mean 'sigma_min'? It takes size, sigma_min.
+    slimgraph.errors.UnknownOptionError: Map has no option 'sigma_mn'. Did you mean 'sigma_min'? It takes...
     """
 
     def __call__(cls, *args: Any, **options: Any) -> Any:
         if options:
-            parameters = inspect.signature(cls.__init__).parameters
-            if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-                known = [name for name in parameters if name != "self"]
-                for option in options:
-                    if option not in known:
-                        raise UnknownOptionError(
-                            f"{cls.__name__} has no option {option!r}.{did_you_mean(option, known)}"
-                            f" It takes {', '.join(known)}."
-                        )
+            cls._refuse_unknown(options)
         return super().__call__(*args, **options)
+
+    def _refuse_unknown(cls, options: Iterable[str]) -> None:
+        parameters = inspect.signature(cls.__init__).parameters
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            return
+        known = [name for name in parameters if name != "self"]
+        for option in options:
+            if option not in known:
+                hint = did_you_mean(option, known)
+                raise UnknownOptionError(f"{cls.__name__} has no option {option!r}.{hint} It takes {', '.join(known)}.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from slimgraph.doors import Drawable
@@ -21,6 +20,7 @@ class Node(nn.Module, Drawable, metaclass=StrictOptions):
     Raises OptionError for a bare string instead of a list of keys; WiringError when the number of results differs from
     the output keys. What `callable` itself raises is passed on with the node's name, keys and input shapes as a note.
 
+    >>> import torch
     >>> node = Node(torch.add, ["x", "r"], ["u"], name="policy")
     >>> node
     policy: (x, r) -> (u)
@@ -43,11 +43,11 @@ class Node(nn.Module, Drawable, metaclass=StrictOptions):
         self.output_keys = key_names(output_keys, f"the output_keys of {label}")
         if not self.output_keys:
             raise OptionError(f"{label} gives nothing: output_keys is empty")
-        if not hasattr(callable, "__call__"):
+        if not isinstance(callable, Callable):
             raise OptionError(f"{label} needs a callable; got {type(callable).__name__}: {callable!r}")
         self.name = name
         # A modules.Module answers with a triple; what a graph calls is its plain-tensor view.
-        self.callable = callable.to_torch() if hasattr(callable, "to_torch") else callable
+        self.callable: Callable[..., Any] = getattr(callable, "to_torch", lambda: callable)()
 
     @property
     def label(self) -> str:
@@ -74,13 +74,21 @@ class Node(nn.Module, Drawable, metaclass=StrictOptions):
         keys = self.output_keys
         if isinstance(result, dict):
             if missing := [key for key in keys if key not in result]:
-                raise WiringError(f"{self.title} must give {keys}; its callable gave a dict with {sorted(result)}, without {missing}")
+                raise WiringError(
+                    f"{self.title} must give {keys}; its callable gave a dict with {sorted(result)}, without {missing}"
+                )
             return {key: result[key] for key in keys}
-        results = (result,) if isinstance(result, Tensor) else tuple(result) if isinstance(result, tuple | list) else None
+        results = (
+            (result,) if isinstance(result, Tensor) else tuple(result) if isinstance(result, tuple | list) else None
+        )
         if results is None:
-            raise WiringError(f"{self.title} must give tensors for {keys}; its callable gave {type(result).__name__}: {result!r}")
+            raise WiringError(
+                f"{self.title} must give tensors for {keys}; its callable gave {type(result).__name__}: {result!r}"
+            )
         if len(results) != len(keys):
-            raise WiringError(f"{self.title} must give {len(keys)} tensors for {keys}; its callable gave {len(results)}")
+            raise WiringError(
+                f"{self.title} must give {len(keys)} tensors for {keys}; its callable gave {len(results)}"
+            )
         return dict(zip(keys, results, strict=True))
 
     @property
@@ -124,13 +132,17 @@ def key_names(keys: Sequence[str | Any], what: str) -> list[str]:
     """`keys` as strings; a Variable stands for its key. `what` names the list in errors."""
     if isinstance(keys, str) or not isinstance(keys, Sequence):
         raise OptionError(f"{what} is a list of keys; got {type(keys).__name__}: {keys!r}. Write [{keys!r}]")
-    names = [key if isinstance(key, str) else getattr(key, "key", None) for key in keys]
-    if None in names:
-        bad = keys[names.index(None)]
+    names = [key if isinstance(key, str) else getattr(key, "key", "") for key in keys]
+    if "" in names:
+        bad = keys[names.index("")]
         raise OptionError(f"{what} holds strings or Variables; got {type(bad).__name__}: {bad!r}")
     return names
 
 
 def describe(value: Any) -> str:
     """A tensor's shape and dtype, or the type of anything else."""
-    return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}" if isinstance(value, Tensor) else type(value).__name__
+    return (
+        f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+        if isinstance(value, Tensor)
+        else type(value).__name__
+    )

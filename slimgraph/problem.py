@@ -46,6 +46,9 @@ class Problem(nn.Module, Drawable, metaclass=StrictOptions):
         constraint_1: y >= 0
     """
 
+    # nn.ModuleList, whose members the type checker would take for plain modules.
+    nodes: Any
+
     def __init__(
         self,
         nodes: Sequence[Any],
@@ -77,7 +80,9 @@ class Problem(nn.Module, Drawable, metaclass=StrictOptions):
         keys = {key for node in self.nodes for key in (*node.input_keys, *node.output_keys)}
         for name, term in zip(self.loss.names(), self.loss.terms, strict=True):
             if name in keys:
-                raise DuplicateNameError(f"the {term.kind} {term} is called {name!r}, which is also a key; use another name")
+                raise DuplicateNameError(
+                    f"the {term.kind} {term} is called {name!r}, which is also a key; use another name"
+                )
 
     def _reg_error_terms(self) -> list[tuple[str, Any]]:
         """Every module with a reg_error, once, by the name of its node and its place in it."""
@@ -174,7 +179,7 @@ class Problem(nn.Module, Drawable, metaclass=StrictOptions):
         for number in range(len(self.loss.terms)):
             graph.add_edge(f"term:{number}", "loss", key="")
         if self._regularised:
-            label = f"{self.reg_weight:g} * reg_error of {', '.join(sorted({type(m).__name__ for _, m in self._regularised}))}"
-            graph.add_node("reg_error", kind="reg_error", label=label)
+            kinds = ", ".join(sorted({type(module).__name__ for _, module in self._regularised}))
+            graph.add_node("reg_error", kind="reg_error", label=f"{self.reg_weight:g} * reg_error of {kinds}")
             graph.add_edge("reg_error", "loss", key="")
         return graph

@@ -61,7 +61,11 @@ class Report:
         for title, values in (("objective", self.objectives), ("reg_error", self.reg_errors)):
             if values:
                 width = max(map(len, [title, *values]))
-                blocks.append("\n".join([f"{title:<{width}}{'value':>14}", *(f"{k:<{width}}{v:>14.6g}" for k, v in values.items())]))
+                blocks.append(
+                    "\n".join(
+                        [f"{title:<{width}}{'value':>14}", *(f"{k:<{width}}{v:>14.6g}" for k, v in values.items())]
+                    )
+                )
         return "\n\n".join(blocks)
 
 

@@ -29,8 +29,9 @@ def names(nodes: Sequence[Keyed]) -> list[str]:
     given = [node.name or f"node_{place}" for place, node in enumerate(nodes, 1)]
     for place, name in enumerate(given):
         if name in given[:place]:
+            first = given.index(name)
             raise DuplicateNameError(
-                f"two nodes are called {name!r}: number {given.index(name) + 1}, {_signature(nodes[given.index(name)])}, "
+                f"two nodes are called {name!r}: number {first + 1}, {_signature(nodes[first])}, "
                 f"and number {place + 1}, {_signature(nodes[place])}; give one of them another name"
             )
     return given
@@ -160,9 +161,12 @@ def _cycle_text(
     for place, key in zip(reversed(trail[start:]), reversed(edges[start:]), strict=True):
         path += f" -({key})-> {labels[place]}"
     if inside == "a Problem":
-        return f"the nodes wait for each other: {path}. Feedback over time belongs into a System, which gives it a start value"
+        return f"the nodes wait for each other: {path}. Feedback over time belongs into a System, which starts it"
     keys = sorted(set(edges[start:]))
-    return f"the nodes of {inside} wait for each other: {path}. Give the data a start value, (batch, 1, features), for one of {keys}"
+    return (
+        f"the nodes of {inside} wait for each other: {path}. "
+        f"Give the data a start value, (batch, 1, features), for one of {keys}"
+    )
 
 
 def _signature(node: Keyed) -> str:
@@ -175,36 +179,49 @@ def to_networkx(nodes: Sequence[Any], terms: Sequence[Any] = (), term_names: Seq
     A node that can be opened, such as a System, stands as a cluster of its own nodes: `inner_graph(label)` gives them
     with the readers of each key that comes from outside and the writer of each that goes out.
     """
-    import networkx as nx
-
-    graph = nx.MultiDiGraph()
-    sources: dict[str, str] = {}
-
-    def connect(key: str, reader: str) -> None:
-        if key not in sources:
-            sources[key] = f"data:{key}"
-            graph.add_node(sources[key], kind="data", label=key)
-        graph.add_edge(sources[key], reader, key=key)
-
+    diagram = _Diagram()
     for label, node in zip(names(nodes), nodes, strict=True):
+        diagram.add_node(label, node)
+    for number, (term, name) in enumerate(zip(terms, term_names, strict=True)):
+        diagram.graph.add_node(f"term:{number}", kind=term.kind, label=f"{name}\n{term}")
+        diagram.connect({key: [f"term:{number}"] for key in term.keys})
+    diagram.add_unread_results()
+    return diagram.graph
+
+
+class _Diagram:
+    """A networkx graph in the making, which knows where each key comes from."""
+
+    def __init__(self) -> None:
+        import networkx as nx
+
+        self.graph = nx.MultiDiGraph()
+        self.sources: dict[str, str] = {}
+
+    def connect(self, readers: dict[str, list[str]]) -> None:
+        """Lead each key from where it comes, or from the data, to its readers."""
+        for key, places in readers.items():
+            if key not in self.sources:
+                self.sources[key] = f"data:{key}"
+                self.graph.add_node(self.sources[key], kind="data", label=key)
+            for place in places:
+                self.graph.add_edge(self.sources[key], place, key=key)
+
+    def add_node(self, label: str, node: Any) -> None:
         place = f"node:{label}"
         readers, written = dict.fromkeys(node.input_keys, [place]), dict.fromkeys(node.output_keys, place)
         if hasattr(node, "inner_graph"):
             inner, readers, written = node.inner_graph(node.name or label)
-            graph.update(inner.edges(data=True, keys=True), inner.nodes(data=True))
+            self.graph.update(inner.edges(data=True, keys=True), inner.nodes(data=True))
         else:
-            graph.add_node(place, kind=node.kind, label=node.name or node.label)
-        for key, places in readers.items():
-            for reader in places:
-                connect(key, reader)
-        sources.update(written)
-    for number, (term, name) in enumerate(zip(terms, term_names, strict=True)):
-        graph.add_node(f"term:{number}", kind=term.kind, label=f"{name}\n{term}")
-        for key in term.keys:
-            connect(key, f"term:{number}")
-    for key, place in sources.items():
-        is_read = any(k == key and not feedback for _, _, k, feedback in graph.out_edges(place, keys=True, data="feedback"))
-        if not is_read:
-            graph.add_node(f"result:{key}", kind="data", label=key)
-            graph.add_edge(place, f"result:{key}", key=key)
-    return graph
+            self.graph.add_node(place, kind=node.kind, label=node.name or node.label)
+        self.connect(readers)
+        self.sources.update(written)
+
+    def add_unread_results(self) -> None:
+        """What nobody reads in the same step is a result of the whole."""
+        for key, place in self.sources.items():
+            leaving = self.graph.out_edges(place, keys=True, data="feedback")
+            if not any(k == key and not feedback for _, _, k, feedback in leaving):
+                self.graph.add_node(f"result:{key}", kind="data", label=key)
+                self.graph.add_edge(place, f"result:{key}", key=key)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,8 +29,9 @@ KEPT_BY_REG_ERROR = {"softSVD", "learnSVD", "symmetric_SVD", "bounded_Lp_norm", 
 WITHOUT_FREEDOM = {
     "rstochastic": lambda case, name: case.outsize == 1 and name == "weight",
     "lstochastic": lambda case, name: case.insize == 1 and name == "weight",
-    "pf": lambda case, name: (case.outsize == 1 and name == "weight")
-    or (name == "scaling" and case.options.get("sigma_min") == 0.7),
+    "pf": lambda case, name: (
+        (case.outsize == 1 and name == "weight") or (name == "scaling" and case.options.get("sigma_min") == 0.7)
+    ),
 }
 
 
@@ -84,14 +84,16 @@ def cases(
 ) -> pytest.MarkDecorator:
     """Parametrises a law over the registry: `case` at every legal size, with and without bias, in every dtype."""
 
-    def every() -> Iterator[Case]:
-        for key in keys():
-            for chosen in [{}, *(OPTIONS.get(key, []) if options else [])]:
-                for insize, outsize in sizes:
-                    if legal(key, insize, outsize):
-                        yield from (Case(key, insize, outsize, b, d, chosen) for b in biases for d in dtypes)
-
-    return pytest.mark.parametrize("case", list(every()), ids=str)
+    every = [
+        Case(key, *size, bias, dtype, chosen)
+        for key in keys()
+        for chosen in [{}, *(OPTIONS.get(key, []) if options else [])]
+        for size in sizes
+        if legal(key, *size)
+        for bias in biases
+        for dtype in dtypes
+    ]
+    return pytest.mark.parametrize("case", every, ids=str)
 
 
 def close(a: torch.Tensor, b: torch.Tensor, tol: float | None = None) -> bool:

@@ -17,7 +17,11 @@ batch = {"x": torch.tensor([[0.0, 2.0], [3.0, -1.0]]), "y": torch.tensor([[1.0],
 
 
 def terms():
-    return [(x**2).minimize(name="fit"), Loss(["x"], lambda v: v.sum(), 0.5, name="sum")], [2 * (x <= 1), y == 1.5, y >= x]
+    return [(x**2).minimize(name="fit"), Loss(["x"], lambda v: v.sum(), 0.5, name="sum")], [
+        2 * (x <= 1),
+        y == 1.5,
+        y >= x,
+    ]
 
 
 def test_a_penalty_loss_is_the_sum_of_its_terms():
@@ -33,7 +37,9 @@ def test_a_penalty_loss_is_the_sum_of_its_terms():
     assert torch.equal(out["C_values"], values)
     violations = torch.cat([relu(bx - 1), (by - 1.5).abs(), relu(bx - by)], 1)
     assert torch.equal(out["C_violations"], violations)
-    assert torch.equal(out["C_eq_values"], values[:, 2:3]) and torch.equal(out["C_ineq_violations"], violations[:, [0, 1, 3, 4]])
+    assert torch.equal(out["C_eq_values"], values[:, 2:3]) and torch.equal(
+        out["C_ineq_violations"], violations[:, [0, 1, 3, 4]]
+    )
 
 
 def test_losses_add_and_scale_and_keep_their_options():
@@ -75,7 +81,9 @@ def test_a_barrier_rises_smoothly_through_the_bound(barrier):
 def test_a_barrier_is_its_formula_inside_and_equalities_pay_from_both_sides():
     inside = {"x": torch.tensor([[-0.5]])}
     assert BarrierLoss([], [x <= 0.0])(inside)["loss"].item() == pytest.approx(0.30103, abs=1e-5)
-    assert BarrierLoss([], [x <= 0.0], barrier=lambda z: torch.exp(4 * z))(inside)["loss"].item() == pytest.approx(0.135335, abs=1e-6)
+    assert BarrierLoss([], [x <= 0.0], barrier=lambda z: torch.exp(4 * z))(inside)["loss"].item() == pytest.approx(
+        0.135335, abs=1e-6
+    )
     for side in (0.5, -0.5):
         assert BarrierLoss([], [x == 0.0])({"x": torch.tensor([[side]])})["loss"].item() == 0.5
 

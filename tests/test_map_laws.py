@@ -246,7 +246,9 @@ def test_bad_options_are_refused_with_their_names_and_values(key: str):
 @pytest.mark.parametrize("key", [k for k in keys() if "sigma_min" in str(slim.maps[k].__init__.__annotations__)])
 def test_bounds_the_wrong_way_round_are_refused(key: str):
     cls = slim.maps[key]
-    with pytest.raises(OptionError, match=rf"{cls.__name__} needs sigma_min <= sigma_max, got sigma_min=2\.0 and .*=1\.5"):
+    with pytest.raises(
+        OptionError, match=rf"{cls.__name__} needs sigma_min <= sigma_max, got sigma_min=2\.0 and .*=1\.5"
+    ):
         cls(4, 4, sigma_min=2.0, sigma_max=1.5)
     with pytest.raises(OptionError, match=rf"{cls.__name__} needs a finite sigma_max, got sigma_max=inf"):
         cls(4, 4, sigma_max=float("inf"))
@@ -277,7 +279,9 @@ def test_rectangles_work_or_are_refused_with_both_sizes(key: str):
         if legal(key, *sizes):
             assert slim.maps[key](*sizes)(torch.zeros(7, sizes[0])).shape == (7, sizes[1])
         else:
-            with pytest.raises(OptionError, match=rf"{slim.maps[key].__name__}.*insize={sizes[0]} and outsize={sizes[1]}"):
+            with pytest.raises(
+                OptionError, match=rf"{slim.maps[key].__name__}.*insize={sizes[0]} and outsize={sizes[1]}"
+            ):
                 slim.maps[key](*sizes)
 
 

@@ -121,7 +121,9 @@ def test_derivatives_through_nodes_work_in_every_grad_mode(mode):
 def test_the_report_says_who_is_violated_by_how_much_and_where():
     value = torch.tensor([[0.0, 1.0], [2.0, 5.0], [1.0, 1.0], [1.0, 1.0]])
     loss = PenaltyLoss([y.minimize(name="mean")], [y <= 1, y >= -1])
-    report = Problem([Node(slim.maps["softSVD"](2, 2), ["x"], ["z"], name="map")], loss).report({"x": value, "y": value})
+    report = Problem([Node(slim.maps["softSVD"](2, 2), ["x"], ["z"], name="map")], loss).report(
+        {"x": value, "y": value}
+    )
     upper, lower = report.constraints
     assert (upper.name, upper.text) == ("constraint_1", "y <= 1")
     assert upper.satisfied == 0.75 and upper.max_violation == 4.0 and upper.mean_violation == 0.625

@@ -40,7 +40,10 @@ def closed_loop(seed=0):
 @given(st.integers(1, 12), st.integers(1, 4), st.booleans())
 def test_values_and_gradients_equal_the_naive_loop(nsteps, batch, swapped):
     policy, plant, nodes = closed_loop()
-    data = {"x": torch.randn(batch, 1, 2, dtype=f64, requires_grad=True), "r": torch.randn(batch, nsteps + 2, 1, dtype=f64)}
+    data = {
+        "x": torch.randn(batch, 1, 2, dtype=f64, requires_grad=True),
+        "r": torch.randn(batch, nsteps + 2, 1, dtype=f64),
+    }
     system = System(nodes[::-1] if swapped else nodes, nsteps=nsteps)
     out = system(data)
     x, xs, us = data["x"][:, 0], [data["x"][:, 0]], []
@@ -111,7 +114,8 @@ def test_copies_and_pickles_roll_out_the_same():
 
 
 @pytest.mark.parametrize(
-    ("mode", "end"), [("replicate", [3, 3, 3]), ("circular", [3, 0, 1]), ("constant", [3, 9, 9]), ("reflect", [3, 2, 1])]
+    ("mode", "end"),
+    [("replicate", [3, 3, 3]), ("circular", [3, 0, 1]), ("constant", [3, 9, 9]), ("reflect", [3, 2, 1])],
 )
 def test_a_preview_shows_what_comes_and_pads_the_end(mode, end):
     seen = []

@@ -194,7 +194,7 @@ def test_lbfgs_fits():
     ("options", "error", "message"),
     [
         ({"optimizer": "AdmaW"}, UnknownOptionError, r"torch.optim has no Optimizer 'AdmaW'. Did you mean 'AdamW'"),
-        ({"optimizer_args": {"weight_decy": 1}}, UnknownOptionError, r"Adam has no option 'weight_decy'. Did you mean 'weight_"),
+        ({"optimizer_args": {"lrr": 1}}, UnknownOptionError, r"Adam has no option 'lrr'. Did you mean 'lr'"),
         ({"scheduler": "StepLr"}, UnknownOptionError, r"has no LRScheduler 'StepLr'. Did you mean 'StepLR'"),
         ({"scheduler": 3}, OptionError, r"3 is no LRScheduler"),
         ({"scheduler_interval": "batch"}, OptionError, r"'epoch' or 'step', got 'batch'"),
@@ -202,6 +202,11 @@ def test_lbfgs_fits():
         ({"problem": "problems"}, OptionError, r"'problems' is no path to a function; write 'package.module:function'"),
         ({"problem": "problms:make"}, OptionError, r"'problms:make': no module named 'problms'"),
         ({"problem": "problems:mak"}, OptionError, r"problems has no 'mak'. Did you mean 'make'"),
+        (
+            {"problem": "problems:make", "problem_args": {"n": torch.ones(1)}},
+            OptionError,
+            r"problem_args \['n'\] cannot stand in a checkpoint",
+        ),
         ({"problem": "problems:data", "problem_args": {"n": 3}}, OptionError, r"needs a Problem .*, got dict"),
     ],
 )  # fmt: skip
@@ -472,6 +477,18 @@ def test_what_cannot_be_monitored_is_told():
         fit_with(BestWeights())
     with pytest.raises(OptionError, match=r"mode 'min' or 'max', got 'mix'"):
         BestWeights(mode="mix")
+
+
+def test_the_best_weights_survive_a_resume(tmp_path):
+    best = BestWeights(restore=False)
+    _, trainer = fit_with(best, val=problems.data(9, 1))
+    trainer.save_checkpoint(tmp_path / "fit.ckpt")
+    again = BestWeights()
+    lit = LitProblem(problems.make(), "SGD", lr=1.5)
+    data = LitDataModule(problems.data(16), problems.data(9, 1), batch_size=4)
+    problems.trainer(max_epochs=8, callbacks=[again]).fit(lit, data, ckpt_path=tmp_path / "fit.ckpt")
+    assert (again.best_value, again.best_epoch) == (best.best_value, best.best_epoch)
+    assert_same(best.weights, again.weights)
 
 
 # ---- many devices

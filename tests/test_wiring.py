@@ -20,7 +20,10 @@ def node(reads, writes, name=None):
 def acyclic(draw):
     """Nodes n0, n1, ..., each of which reads some of the keys before it."""
     count = draw(st.integers(1, 8))
-    reads = [draw(st.lists(st.sampled_from(["a", "b", *(f"k{j}" for j in range(i))]), min_size=1, unique=True)) for i in range(count)]
+    reads = [
+        draw(st.lists(st.sampled_from(["a", "b", *(f"k{j}" for j in range(i))]), min_size=1, unique=True))
+        for i in range(count)
+    ]
     return [Node(lambda *v, i=i: sum(v) * (i + 2), keys, [f"k{i}"], name=f"n{i}") for i, keys in enumerate(reads)]
 
 

@@ -1,5 +1,7 @@
 """Expressions over the keys of a batch: variables, the terms made from them, and the plan that evaluates both."""
 
+from __future__ import annotations
+
 from slimgraph.symbolic.derivative import gradient, jacobian
 from slimgraph.symbolic.expression import Variable, variable
 from slimgraph.symbolic.plan import Plan

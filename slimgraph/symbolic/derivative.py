@@ -23,7 +23,9 @@ def gradient(y: Tensor, x: Tensor, grad_outputs: Tensor | None = None, create_gr
 
 
 def jacobian(y: Tensor, x: Tensor) -> Tensor:
-    """Sample-wise Jacobian: `y (batch, m)`, `x (batch, n)` to `(batch, m, n)`; sample i of `y` may depend on sample i of `x` only.
+    """The sample-wise Jacobian `(batch, m, n)` of `y (batch, m)` by `x (batch, n)`.
+
+    Sample i of `y` may depend on sample i of `x` only.
 
     >>> x = torch.tensor([[2., 3.]], requires_grad=True)
     >>> jacobian(torch.stack([x.prod(-1), x.sum(-1)], -1), x)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -20,56 +20,10 @@ from slimgraph.doors import Drawable
 from slimgraph.errors import ExpressionError
 from slimgraph.symbolic.derivative import gradient
 from slimgraph.symbolic.text import expression_text
+from slimgraph.symbolic.walk import Operation, in_order, replace
 
 if TYPE_CHECKING:
     from slimgraph.symbolic.terms import Constraint, Objective
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """A function and its arguments, in which Variables may stand anywhere, in lists and slices too."""
-
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any] = field(default_factory=dict)
-
-
-def replace(thing: Any, kind: type, by: Callable[[Any], Any]) -> Any:
-    """`thing` with every instance of `kind` in it, at any depth of lists, tuples, dicts and slices, replaced."""
-    if isinstance(thing, kind):
-        return by(thing)
-    if isinstance(thing, tuple | list):
-        items = [replace(item, kind, by) for item in thing]
-        return type(thing)(*items) if hasattr(thing, "_fields") else type(thing)(items)
-    if isinstance(thing, dict):
-        return {key: replace(value, kind, by) for key, value in thing.items()}
-    if isinstance(thing, slice):
-        return slice(*(replace(part, kind, by) for part in (thing.start, thing.stop, thing.step)))
-    return thing
-
-
-def operands(variable: Variable) -> list[Variable]:
-    """The Variables that an operation is made of, in the order in which they are written; none for a leaf."""
-    found: list[Variable] = []
-    if variable.operation is not None:
-        replace((variable.operation.args, variable.operation.kwargs), Variable, found.append)
-    return found
-
-
-def in_order(roots: Sequence[Variable]) -> list[Variable]:
-    """Every Variable under `roots`, once, operands before the operations on them. Not recursive: chains may be long."""
-    done: dict[Variable, None] = {}
-    stack = [(root, False) for root in reversed(roots)]
-    while stack:
-        variable, opened = stack.pop()
-        if variable in done:
-            continue
-        if opened:
-            done[variable] = None
-        else:
-            stack.append((variable, True))
-            stack.extend((operand, False) for operand in reversed(operands(variable)))
-    return list(done)
 
 
 def symbolic_function(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Variable:
@@ -197,14 +151,16 @@ class Variable(Drawable):
 
     # ---- what can be made of it -------------------------------------------------------------------------------------
 
-    def minimize(self, metric: Callable[..., Tensor] = torch.mean, weight: float = 1.0, name: str | None = None) -> Objective:
+    def minimize(
+        self, metric: Callable[..., Tensor] = torch.mean, weight: float = 1.0, name: str | None = None
+    ) -> Objective:
         """The objective `weight * metric(self)`."""
         from slimgraph.symbolic.terms import Objective
 
         return Objective(self, metric, weight, name)
 
     def grad(self, other: Variable) -> Variable:
-        """The gradient of its sum with respect to `other`, an expression of `other`'s shape that can be derived again."""
+        """The gradient of its sum with respect to `other`: an expression of `other`'s shape, to be derived again."""
         if not isinstance(other, Variable):
             raise ExpressionError(f"{self!r} can be derived by a Variable; got {type(other).__name__}: {other!r}")
         return Variable(operation=Operation(gradient, (self, other)))
@@ -267,7 +223,13 @@ class Variable(Drawable):
         order = in_order([self])
         place = {variable: _Place(i) for i, variable in enumerate(order)}
         table = [
-            (v._identity, v.input_key, v.value, v.display_name, replace(_parts(v.operation), Variable, place.__getitem__))
+            (
+                v._identity,
+                v.input_key,
+                v.value,
+                v.display_name,
+                replace(_parts(v.operation), Variable, place.__getitem__),
+            )
             for v in order
         ]
         return _from_table, (table,)
@@ -308,7 +270,7 @@ def variable(*args: Any, key: str | None = None, display_name: str | None = None
     """A Variable, in the six forms that neuromancer's users know.
 
     - `variable("x")`: the input that reads data key `x`;
-    - `variable()` or `variable(display_name="k")`: a trainable scalar, shape `(1,)`, drawn from the normal distribution;
+    - `variable()` or `variable(display_name="k")`: a trainable scalar, shape `(1,)`, normally distributed;
     - `variable(2, 3)` or `variable((2, 3))`: a trainable tensor of that size;
     - `variable(tensor)`: that tensor; trainable if it is a Parameter or requires a gradient, else constant;
     - `variable([x, y], function)`: a function of Variables or keys;
@@ -356,4 +318,3 @@ def as_expression(thing: Any) -> Variable:
         # A plain number, not a tensor: it takes part in torch's dtype promotion as a Python number does.
         return Variable(value=thing)
     raise ExpressionError(f"expected an expression, a tensor or a number; got {type(thing).__name__}: {thing!r}")
-

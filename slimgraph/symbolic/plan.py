@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from slimgraph.errors import MissingKeyError, did_you_mean
 from slimgraph.symbolic.derivative import gradient
-from slimgraph.symbolic.expression import Variable, in_order, replace
+from slimgraph.symbolic.expression import Variable
+from slimgraph.symbolic.walk import Operation, in_order, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class Plan(nn.Module):
     def _place(self, variable: Variable, slots: dict[Variable, int], known: dict[Any, int]) -> int:
         """The slot of `variable`, made now unless an equal expression has one already."""
         if variable.operation is not None:
-            return self._operation(variable, slots, known)
+            return self._operation(variable.operation, slots, known)
         identity = variable.input_key if variable.input_key is not None else id(variable.value)
         if ("leaf", identity) in known:
             return known["leaf", identity]
@@ -94,8 +95,7 @@ class Plan(nn.Module):
             self.register_buffer(name, value, persistent=False)
         return name
 
-    def _operation(self, variable: Variable, slots: dict[Variable, int], known: dict[Any, int]) -> int:
-        operation = variable.operation
+    def _operation(self, operation: Operation, slots: dict[Variable, int], known: dict[Any, int]) -> int:
         function, args, kwargs = operation.function, operation.args, operation.kwargs
         if isinstance(function, nn.Module):
             self._functions.append(function)

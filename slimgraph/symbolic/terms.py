@@ -1,6 +1,6 @@
 """What a loss is made of: objectives and constraints, each one scalar of a batch.
 
-A constraint has a *value* (signed, <= 0 holds), a *violation* (>= 0) and a *loss* (the mean of the violation in its norm).
+A constraint has a *value* (signed, <= 0 holds), a *violation* (>= 0) and a *loss* (the violation's mean in its norm).
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from torch import Tensor
 from slimgraph.doors import Drawable
 from slimgraph.errors import ExpressionError, OptionError, StrictOptions
 from slimgraph.symbolic.derivative import gradient
-from slimgraph.symbolic.expression import Operation, Variable, as_expression, variable
+from slimgraph.symbolic.expression import Variable, as_expression, variable
 from slimgraph.symbolic.plan import Plan, require_grad
+from slimgraph.symbolic.walk import Operation
 
 
 class Comparator:
@@ -239,10 +240,11 @@ class Loss(Objective):
         self, input_keys: Sequence[str | Variable], loss: Callable[..., Tensor], weight: float = 1.0, name: str = "loss"
     ) -> None:
         super().__init__(variable(list(input_keys), loss), _scalar, weight, name)
+        self._inputs = list(input_keys)
         self.loss = loss
 
     def _scaled(self, weight: float) -> Loss:
-        return Loss(self.var.operation.args, self.loss, weight, self.name)
+        return Loss(self._inputs, self.loss, weight, self.name)
 
     def __str__(self) -> str:
         return f"{'' if self.weight == 1 else f'{self.weight} * '}{self.var!r}"
@@ -261,7 +263,8 @@ class Constraint(_Term):
     tensor(20.)
     >>> 0 <= x <= 1
     Traceback (most recent call last):
-    slimgraph.errors.ExpressionError: the constraint 'x >= 0' has no truth value; write 0 <= x <= 1 as two constraints, (0 <= x) and (x <= 1) apart, or as x.between(0, 1)
+    slimgraph.errors.ExpressionError: the constraint 'x >= 0' has no truth value; write 0 <= x <= 1 as x.between(0, 1)...
+
     """
 
     kind = "constraint"
@@ -310,8 +313,8 @@ class Constraint(_Term):
             # What sets, dicts and `in` ask: are these two the same Variable?
             return self.left is self.right
         raise ExpressionError(
-            f"the constraint {str(self)!r} has no truth value; write 0 <= x <= 1 as two constraints, "
-            "(0 <= x) and (x <= 1) apart, or as x.between(0, 1)"
+            f"the constraint {str(self)!r} has no truth value; write 0 <= x <= 1 as x.between(0, 1), "
+            "or as two constraints, (0 <= x) and (x <= 1)"
         )
 
     def __str__(self) -> str:

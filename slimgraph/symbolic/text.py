@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from slimgraph.symbolic.walk import Operation, in_order, operands
+
 if TYPE_CHECKING:
     import networkx as nx
 
-    from slimgraph.symbolic.expression import Operation, Variable
+    from slimgraph.symbolic.expression import Variable
 
 # A text longer than this is of no use to a reader; an expression that uses its parts often may have an endless one.
 LONGEST = 400
@@ -55,8 +57,6 @@ def expression_text(root: Variable) -> str:
 
 def _texts(root: Variable) -> dict[Variable, tuple[str, int]]:
     """Text and binding strength of every Variable under `root`."""
-    from slimgraph.symbolic.expression import in_order
-
     texts: dict[Variable, tuple[str, int]] = {}
     for variable in in_order([root]):
         text, strength = _text(variable, texts)
@@ -134,10 +134,8 @@ def function_name(function: Callable[..., Any]) -> str:
 
 
 def expression_graph(root: Variable) -> nx.MultiDiGraph:
-    """The expression as a networkx graph: leaves, operations and the edges between them, numbered from the leaves up."""
+    """The expression as a networkx graph of leaves and operations, numbered from the leaves up."""
     import networkx as nx
-
-    from slimgraph.symbolic.expression import in_order, operands
 
     graph, places = nx.MultiDiGraph(), {}
     for place, variable in enumerate(in_order([root])):

@@ -33,7 +33,7 @@ class BestWeights(lightning.Callback, metaclass=StrictOptions):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         # The fit may take hours: that nothing will ever be kept is said before it.
-        if trainer.val_dataloaders is not None and not sum(trainer.num_val_batches):
+        if not trainer.enable_validation:
             raise OptionError(
                 f"BestWeights would never see {self.monitor!r}: the fit has no validation; give val= data"
             )

@@ -64,8 +64,9 @@ class ShardedLoader:
     def __init__(self, dataset: Dataset, batches: ShardedBatches, epoch: Callable[[], int] = lambda: 0, **options: Any):
         self.dataset, self.batches, self.epoch = dataset, batches, epoch
         # The generator is the loader's own: a worker's seed drawn from torch's global one would change what follows.
+        order: Any = batches
         self._loader = DataLoader(
-            dataset, batch_sampler=batches, generator=torch.Generator().manual_seed(batches.seed), **options
+            dataset, batch_sampler=order, generator=torch.Generator().manual_seed(batches.seed), **options
         )
         self._given = 0
         self._resume: dict[str, int] | None = None
@@ -159,21 +160,25 @@ class LitDataModule(lightning.LightningDataModule, metaclass=StrictOptions):
 
     def setup(self, stage: str | None = None) -> None:
         """Calls the setup function, once per process."""
-        if self.setup_function is None:
-            return
-        function = resolve(self.setup_function) if isinstance(self.setup_function, str) else self.setup_function
-        made = function(**self.setup_args)
-        self.setup_function = None
-        if not isinstance(made, Mapping):
-            train, val, test, self.batch_size = made
-            made = {"train": train, "val": val, "test": test}
-        self._take(made)
+        if self.setup_function is not None:
+            function = resolve(self.setup_function) if isinstance(self.setup_function, str) else self.setup_function
+            made = function(**self.setup_args)
+            self.setup_function = None
+            if not isinstance(made, Mapping):
+                train, val, test, self.batch_size = made
+                made = {"train": train, "val": val, "test": test}
+            self._take(made)
+        # A fit without validation data is one without validation: Lightning finds its own method, which says so, where
+        # an empty loader would make it warn. validate() without them is a mistake.
+        self.__dict__.pop("val_dataloader", None)
+        if stage == "fit" and "val" not in self.sets:
+            self.val_dataloader = super().val_dataloader
 
     def loader(self, stage: str) -> ShardedLoader:
         """The batches of one stage, for this rank."""
         if stage not in self.sets:
             raise DataError(f"LitDataModule holds no {stage} data, only {list(self.sets)}; give {stage}=...")
-        trainer = self.trainer
+        trainer: Any = self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
         # overfit_batches means the same few batches in every epoch.
         shuffle = stage == "train" and self.shuffle and not (trainer is not None and trainer.overfit_batches)
@@ -186,10 +191,8 @@ class LitDataModule(lightning.LightningDataModule, metaclass=StrictOptions):
     def train_dataloader(self) -> ShardedLoader:
         return self.loader("train")
 
-    def val_dataloader(self) -> ShardedLoader | list:
-        # A fit without validation data is a fit without validation; validate() without them is a mistake.
-        fitting = self.trainer is not None and self.trainer.state.fn == "fit"
-        return [] if fitting and "val" not in self.sets else self.loader("val")
+    def val_dataloader(self) -> ShardedLoader:
+        return self.loader("val")
 
     def test_dataloader(self) -> ShardedLoader:
         return self.loader("test")

@@ -1,4 +1,4 @@
-"""Things given by name: `"package.module:function"`, a class of torch by its name, an optimiser, a scheduler."""
+"""What may be given by name: a problem as `"package.module:function"`, an optimiser, a scheduler."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -49,6 +50,44 @@ def class_named(name: str, home: ModuleType, base: type) -> type:
             f"{home.__name__} has no {base.__name__} {name!r}.{did_you_mean(name, known)} There are {', '.join(known)}."
         )
     return getattr(home, name)
+
+
+def primitives(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the options that a checkpoint can hold and load again under `weights_only=True`.
+
+    >>> primitives({"lr": 0.1, "betas": (0.9, 0.99), "fn": print})
+    {'lr': 0.1, 'betas': (0.9, 0.99)}
+    """
+    return {key: value for key, value in options.items() if _is_primitive(value)}
+
+
+def _is_primitive(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return type(value) is dict and all(_is_primitive(part) for pair in value.items() for part in pair)
+    if isinstance(value, (list, tuple)):
+        return type(value) in (list, tuple) and all(_is_primitive(part) for part in value)
+    # By type: numpy's numbers and enums are subclasses, and do not load.
+    return type(value) in (str, int, float, bool, type(None))
+
+
+def name_of(thing: Any) -> str | None:
+    """The name under which a checkpoint can hold an optimiser or a scheduler: None for an object or a factory."""
+    if isinstance(thing, type) and thing.__module__.startswith("torch."):
+        return f"{thing.__module__}.{thing.__name__}"
+    return thing if isinstance(thing, str) else None
+
+
+def make_problem(problem: nn.Module | str | None, arguments: Mapping[str, Any]) -> nn.Module:
+    """The problem, made by its function where it is given as a path."""
+    if problem is None:
+        raise OptionError(
+            "a checkpoint cannot hold a Problem; pass it, LitProblem.load_from_checkpoint(path, problem=problem),"
+            " or train LitProblem('package.module:function'), whose checkpoints load alone"
+        )
+    made = resolve(problem)(**arguments) if isinstance(problem, str) else problem
+    if not isinstance(made, nn.Module):
+        raise OptionError(f"LitProblem needs a Problem or 'package.module:function', got {type(made).__name__}")
+    return made
 
 
 def optimizer_factory(

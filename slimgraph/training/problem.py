@@ -14,7 +14,15 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from slimgraph.errors import NonFiniteError, OptionError, StrictOptions
 from slimgraph.training.data import ShardedLoader
-from slimgraph.training.named import make_optimizer, make_scheduler, optimizer_factory, resolve, scheduler_factory
+from slimgraph.training.named import (
+    make_optimizer,
+    make_problem,
+    make_scheduler,
+    name_of,
+    optimizer_factory,
+    primitives,
+    scheduler_factory,
+)
 from slimgraph.training.state import Means, random_state, set_random_state
 
 AGGREGATES = ("loss", "objective_loss", "penalty_loss", "reg_loss")
@@ -40,6 +48,8 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
     Raises NonFiniteError for a NaN or infinite term in training, with its name and the batch.
     """
 
+    problem: Any
+
     def __init__(
         self,
         problem: nn.Module | str | None,
@@ -56,27 +66,33 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
         super().__init__()
         if scheduler_interval not in ("epoch", "step"):
             raise OptionError(f"LitProblem needs scheduler_interval 'epoch' or 'step', got {scheduler_interval!r}")
+        self.optimizer_args, self.scheduler_args = dict(optimizer_args or {}), dict(scheduler_args or {})
+        problem_args = dict(problem_args or {})
+        if isinstance(problem, str) and (lost := problem_args.keys() - primitives(problem_args).keys()):
+            raise OptionError(
+                f"problem_args {sorted(lost)} cannot stand in a checkpoint; use numbers, texts, lists and dicts of them"
+            )
         # A checkpoint holds primitives only: anything else would be written and then refused on loading.
         self.save_hyperparameters(
             {
                 "problem": problem if isinstance(problem, str) else None,
-                "optimizer": _name_of(optimizer),
+                "optimizer": name_of(optimizer),
                 "lr": lr,
-                "scheduler": _name_of(scheduler) if scheduler is not None else None,
-                "optimizer_args": dict(optimizer_args or {}),
-                "scheduler_args": dict(scheduler_args or {}),
+                "scheduler": name_of(scheduler),
+                "optimizer_args": primitives(self.optimizer_args),
+                "scheduler_args": primitives(self.scheduler_args),
                 "scheduler_interval": scheduler_interval,
                 "scheduler_monitor": scheduler_monitor,
-                "problem_args": dict(problem_args or {}),
+                "problem_args": primitives(problem_args),
             }
         )
-        self.problem = _make_problem(problem, problem_args or {})
+        self.problem = make_problem(problem, problem_args)
         self.optimizer, self.lr, self.scheduler = optimizer, lr, scheduler
         if optimizer is not None and not isinstance(optimizer, Optimizer):
             # A mistyped name or option is told here, not after the data were loaded.
-            optimizer_factory(optimizer, optimizer_args or {})
+            optimizer_factory(optimizer, self.optimizer_args)
         if scheduler is not None and not isinstance(scheduler, LRScheduler):
-            scheduler_factory(scheduler, scheduler_args or {})
+            scheduler_factory(scheduler, self.scheduler_args)
         self._means = {stage: Means() for stage in ("train", "val", "test")}
         self._outer: dict[int, dict[str, Tensor]] = {}
         self._resume: dict[str, Any] | None = None
@@ -84,19 +100,18 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
     # ------------------------------------------------------------------ what Lightning asks for
 
     def configure_optimizers(self) -> Any:
-        options = self.hparams
         if self.optimizer is None:
             raise OptionError("this checkpoint's optimiser was an object, which it cannot hold; pass optimizer=...")
         parameters = [p for p in self.problem.parameters() if p.requires_grad]
         if not parameters:
             raise OptionError("LitProblem: the problem has no trainable parameter; unfreeze a node")
-        optimizer = make_optimizer(self.optimizer, parameters, self.lr, options["optimizer_args"])
+        optimizer = make_optimizer(self.optimizer, parameters, self.lr, self.optimizer_args)
         if self.scheduler is None:
             return optimizer
         config = {
-            "scheduler": make_scheduler(self.scheduler, optimizer, options["scheduler_args"]),
-            "interval": options["scheduler_interval"],
-            "monitor": options["scheduler_monitor"],
+            "scheduler": make_scheduler(self.scheduler, optimizer, self.scheduler_args),
+            "interval": self.hparams["scheduler_interval"],
+            "monitor": self.hparams["scheduler_monitor"],
         }
         return {"optimizer": optimizer, "lr_scheduler": config}
 
@@ -204,12 +219,16 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
         state = checkpoint.get("slimgraph")
         if state is None or self._trainer is None or self.trainer.state.fn != "fit":
             return
+        if state["format"] > FORMAT:
+            raise OptionError(
+                f"the checkpoint has format {state['format']}, this slimgraph reads up to {FORMAT}; update it"
+            )
         ranks = state["ranks"]
         # With another number of ranks the randomness goes on elsewhere, and the epoch's means start anew.
         mine = ranks[self.global_rank % len(ranks)]
         self._resume = mine
         if len(ranks) == self._world:
-            self._means["train"] = Means.from_state(mine["means"], self.device)
+            self._means["train"] = Means.from_state(mine["means"])
             self._outer = mine["outer"]
 
     # ------------------------------------------------------------------ helpers
@@ -286,22 +305,3 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
 
 def _prefix(batch: Mapping[str, Any]) -> str:
     return f"{batch['name']}_" if isinstance(batch.get("name"), str) else ""
-
-
-def _name_of(thing: Any) -> str | None:
-    """The name under which a checkpoint can hold an optimiser or a scheduler: None for an object or a factory."""
-    if isinstance(thing, type) and thing.__module__.startswith("torch."):
-        return f"{thing.__module__}.{thing.__name__}"
-    return thing if isinstance(thing, str) else None
-
-
-def _make_problem(problem: nn.Module | str | None, arguments: Mapping[str, Any]) -> nn.Module:
-    if problem is None:
-        raise OptionError(
-            "a checkpoint cannot hold a Problem object; pass it, LitProblem.load_from_checkpoint(path, problem=problem),"
-            " or train LitProblem('package.module:function'), whose checkpoints load alone"
-        )
-    made = resolve(problem)(**arguments) if isinstance(problem, str) else problem
-    if not isinstance(made, nn.Module):
-        raise OptionError(f"LitProblem needs a Problem or 'package.module:function', got {type(made).__name__}")
-    return made

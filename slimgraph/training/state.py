@@ -21,6 +21,9 @@ class Means:
         """Adds `values` `(terms,)`, each the mean over `count` samples."""
         if self.sums is None:
             self.sums = torch.zeros_like(values, dtype=_widest(values.device))
+        elif self.sums.device != values.device:
+            # A checkpoint is read before the model is on its device.
+            self.sums = self.sums.to(values.device, _widest(values.device))
         self.sums.add_(values, alpha=count)
         self.count += count
 
@@ -33,11 +36,10 @@ class Means:
         return {"sums": None if self.sums is None else self.sums.tolist(), "count": self.count}
 
     @classmethod
-    def from_state(cls, state: dict[str, Any], device: torch.device) -> Means:
+    def from_state(cls, state: dict[str, Any]) -> Means:
         means = cls()
         means.count = state["count"]
-        if state["sums"] is not None:
-            means.sums = torch.tensor(state["sums"], dtype=_widest(device), device=device)
+        means.sums = None if state["sums"] is None else torch.tensor(state["sums"], dtype=torch.float64)
         return means
 
 

@@ -1,0 +1,81 @@
+"""Files of columns and of arrays: CSV, NPZ and MAT, as tensors under their names."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slimgraph.data.dataset import as_tensor
+from slimgraph.errors import DataError, did_you_mean
+
+
+def read_csv(
+    path: str | Path, columns: Sequence[str] | None = None, *, dtype: torch.dtype | None = None, delimiter: str = ","
+) -> dict[str, Tensor]:
+    """The columns of a file with a header line, each as a tensor `(rows,)`; all named columns by default.
+
+    Columns that were not asked for may hold anything, and so may columns without a name and blank lines. Raises
+    DataError with the path for a file that is not there, with the nearest name for a wrong column, with the column,
+    the row (as in the tensor, from 0) and the line for a cell that is empty, no number, NaN or infinite.
+    """
+    path = _existing(path)
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        lines = csv.reader(file, delimiter=delimiter)
+        header = [name.strip() for name in next(lines, [])]
+        # A row of a file may span lines inside quotes, so the number of the line is the reader's, not the row's.
+        rows = [(lines.line_num, row) for row in lines if any(cell.strip() for cell in row)]
+    named = [name for name in header if name]
+    result = {}
+    for column in named if columns is None else columns:
+        if column not in named:
+            raise DataError(f"{path} has no column {column!r}, it has {named}.{did_you_mean(column, named)}")
+        at = header.index(column)
+        cells = [_number(row[at] if at < len(row) else "", path, column, r, line) for r, (line, row) in enumerate(rows)]
+        result[column] = torch.tensor(cells, dtype=dtype or torch.get_default_dtype())
+    return result
+
+
+def _number(cell: str, path: Path, column: str, row: int, line: int) -> float:
+    try:
+        value = float(cell)
+    except ValueError:
+        value = None
+    if value is None or not np.isfinite(value):
+        what = "an empty cell" if not cell.strip() else f"{cell!r}, which is no finite number,"
+        raise DataError(f"{path}: column {column!r} holds {what} in row {row} (line {line})")
+    return value
+
+
+def read_npz(path: str | Path, keys: Sequence[str] | None = None) -> dict[str, Tensor]:
+    """The arrays of a NumPy archive as tensors; raises DataError as `read_csv` does."""
+    with np.load(_existing(path), allow_pickle=False) as archive:
+        return _selected(archive, list(archive.files), keys, path)
+
+
+def read_mat(path: str | Path, keys: Sequence[str] | None = None) -> dict[str, Tensor]:
+    """The arrays of a MATLAB file (up to version 7) as tensors; needs scipy; raises DataError as `read_csv` does."""
+    from scipy.io import loadmat
+
+    content = loadmat(_existing(path))
+    return _selected(content, [key for key in content if not key.startswith("__")], keys, path)
+
+
+def _selected(content: Any, there: list[str], keys: Sequence[str] | None, path: str | Path) -> dict[str, Tensor]:
+    for key in keys or ():
+        if key not in there:
+            raise DataError(f"{path} holds no {key!r}, it holds {there}.{did_you_mean(key, there)}")
+    return {key: as_tensor(content[key], key, str(path)) for key in (there if keys is None else keys)}
+
+
+def _existing(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise DataError(f"no file {path}.{did_you_mean(path.name, beside)}")
+    return path

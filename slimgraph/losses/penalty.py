@@ -1,0 +1,183 @@
+"""PenaltyLoss: objectives and the violations of constraints, added up; the base of the other losses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slimgraph.errors import (
+    DuplicateNameError,
+    MissingKeyError,
+    OptionError,
+    ShapeError,
+    StrictOptions,
+    did_you_mean,
+)
+from slimgraph.symbolic import Constraint, Objective, Plan, Variable
+
+RESERVED = ("loss", "objective_loss", "penalty_loss", "reg_loss", "C_values", "C_violations")
+
+
+class PenaltyLoss(nn.Module, metaclass=StrictOptions):
+    """The sum of the objectives and of the constraints' losses.
+
+    Calling it with a batch gives a dict: `loss`, `objective_loss`, `penalty_loss` and each term under its own name (an
+    unnamed one as `objective_1`, `constraint_2`, ... by its place in its list), 0-dim; a constraint's
+    `<name>_value` (signed, <= 0 holds) and `<name>_violation` (>= 0); all of them side by side in `C_values` and
+    `C_violations`, `(batch, entries)`, and of equalities or inequalities alone in `C_eq_values`, `C_ineq_values`,
+    `C_eq_violations`, `C_ineq_violations`.
+
+    Losses of one kind add, and a number scales every weight. Raises OptionError for a thing that is no term,
+    DuplicateNameError for two terms of one name.
+
+    >>> from slimgraph import variable
+    >>> x = variable("x")
+    >>> loss = PenaltyLoss([x.minimize()], [10 * (x >= 1)])
+    >>> {key: value.item() for key, value in loss({"x": torch.zeros(2, 1)}).items() if value.ndim == 0}
+    {'objective_1': 0.0, 'constraint_1': 10.0, 'objective_loss': 0.0, 'penalty_loss': 10.0, 'loss': 10.0}
+    """
+
+    def __init__(self, objectives: Sequence[Objective] = (), constraints: Sequence[Constraint] = ()) -> None:
+        super().__init__()
+        self.objectives = _all_of(Objective, objectives, "objectives")
+        self.constraints = _all_of(Constraint, constraints, "constraints")
+        self.plan = Plan([expression for term in self.terms for expression in term.expressions])
+        # A constraint on trainable variables alone has no batch axis.
+        self._batched = [bool(constraint.keys) for constraint in self.constraints]
+        self._equality = [constraint.is_equality for constraint in self.constraints]
+        self.names()
+
+    @property
+    def terms(self) -> list[Any]:
+        """The objectives, then the constraints."""
+        return [*self.objectives, *self.constraints]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What else its constructor was given; sums and multiples keep it."""
+        return {}
+
+    def names(self) -> list[str]:
+        """The terms' names: their own, or their kind numbered by place. Raises DuplicateNameError."""
+        counted = [
+            (term, place) for terms in (self.objectives, self.constraints) for place, term in enumerate(terms, 1)
+        ]
+        names = [term.name or f"{term.kind}_{place}" for term, place in counted]
+        if len({*names, *RESERVED}) < len(names) + len(RESERVED):
+            self._tell_duplicate(names)
+        return names
+
+    def forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
+        try:
+            values = self.plan(data)
+        except MissingKeyError:
+            self._tell_missing(data)
+            raise
+        output: dict[str, Tensor] = {}
+        names, n = self.names(), len(self.objectives)
+        objective_terms = []
+        for name, term, value in zip(names, self.objectives, values, strict=False):
+            (output[name],) = term.losses([value])
+            objective_terms.append(output[name])
+        sides = zip(values[n::2], values[n + 1 :: 2], strict=True)
+        penalties, entries, violations = [], [], []
+        for name, term, pair in zip(names[n:], self.constraints, sides, strict=True):
+            loss, value, violation = term.losses(pair)
+            output[name], output[f"{name}_value"], output[f"{name}_violation"] = loss, value, violation
+            penalties.append(loss)
+            entries.append(value)
+            violations.append(violation)
+        if self.constraints:
+            output |= self._side_by_side(entries, violations)
+        output["objective_loss"] = _sum(objective_terms) if objective_terms else _zero(data, self)
+        output["penalty_loss"] = self.penalty(output, penalties, data) if penalties else _zero(data, self)
+        output["loss"] = output["objective_loss"] + output["penalty_loss"]
+        return output
+
+    def penalty(self, output: dict[str, Tensor], penalties: list[Tensor], data: dict[str, Tensor]) -> Tensor:
+        """What the constraints add to the loss, 0-dim: here the sum of their own losses."""
+        return _sum(penalties)
+
+    def _side_by_side(self, values: list[Tensor], violations: list[Tensor]) -> dict[str, Tensor]:
+        """Every constraint's entries in one row per sample; without data keys a constraint holds for every sample."""
+        counts = {v.shape[0] for each, v in zip(self._batched, values, strict=True) if each and v.ndim}
+        if len(counts) > 1:
+            shapes = {
+                name: tuple(v.shape) for name, v in zip(self.names()[len(self.objectives) :], values, strict=True)
+            }
+            raise ShapeError(f"the constraints have values for different numbers of samples: {shapes}")
+        count = counts.pop() if counts else 1
+        output: dict[str, Tensor] = {}
+        for what, pieces in (("values", values), ("violations", violations)):
+            rows = [self._rows(piece, each, count) for piece, each in zip(pieces, self._batched, strict=True)]
+            output[f"C_{what}"] = whole = torch.cat(rows, dim=1)
+            if len(set(self._equality)) == 1:
+                parts = whole, whole.new_empty(count, 0)
+                output[f"C_eq_{what}"], output[f"C_ineq_{what}"] = parts if self._equality[0] else parts[::-1]
+            else:
+                for part, wanted in (("eq", True), ("ineq", False)):
+                    chosen = [row for row, equality in zip(rows, self._equality, strict=True) if equality is wanted]
+                    output[f"C_{part}_{what}"] = torch.cat(chosen, dim=1)
+        return output
+
+    @staticmethod
+    def _rows(piece: Tensor, batched: bool, count: int) -> Tensor:
+        if batched and piece.ndim:
+            return piece if piece.ndim == 2 else piece.reshape(count, -1)
+        return piece.reshape(1, -1).expand(count, -1)
+
+    def _tell_duplicate(self, names: list[str]) -> None:
+        for place, name in enumerate(names):
+            if name in names[:place] or name in RESERVED:
+                other = "a result of every loss" if name in RESERVED else str(self.terms[names.index(name)])
+                raise DuplicateNameError(
+                    f"the name {name!r} of {self.terms[place]} belongs to {other} already; use another"
+                )
+
+    def _tell_missing(self, data: dict[str, Tensor]) -> None:
+        for name, term in zip(self.names(), self.terms, strict=True):
+            for key in term.keys:
+                if key not in data:
+                    raise MissingKeyError(
+                        f"{term.kind} {name!r}, {term}, reads {key!r}, the data holds {sorted(data)}."
+                        f"{did_you_mean(key, data)}"
+                    ) from None
+
+    def __add__(self, other: PenaltyLoss) -> PenaltyLoss:
+        if type(other) is not type(self) or other.options != self.options:
+            raise OptionError(f"losses of one kind and options add; got {self!r} and {other!r}")
+        return type(self)(self.objectives + other.objectives, self.constraints + other.constraints, **self.options)
+
+    def __mul__(self, weight: float) -> PenaltyLoss:
+        return type(self)([weight * o for o in self.objectives], [weight * c for c in self.constraints], **self.options)
+
+    __rmul__ = __mul__
+
+    def __repr__(self) -> str:
+        lines = [f"  {name}: {term}" for name, term in zip(self.names(), self.terms, strict=True)]
+        options = ", ".join(f"{key}={value!r}" for key, value in self.options.items())
+        return "\n".join([f"{type(self).__name__}({options})", *lines])
+
+
+def _all_of(kind: type, terms: Sequence[Any], what: str) -> list[Any]:
+    if isinstance(terms, kind | Variable):
+        raise OptionError(f"{what} is a list; got one {type(terms).__name__}: {terms}. Write [{terms}]")
+    for term in terms:
+        if not isinstance(term, kind):
+            advice = " Write it with .minimize()." if isinstance(term, Variable) else ""
+            raise OptionError(f"{what} holds {kind.__name__}s; got {type(term).__name__}: {term!r}.{advice}")
+    return list(terms)
+
+
+def _sum(scalars: list[Tensor]) -> Tensor:
+    # The built-in would start from a 0 that costs an addition.
+    return sum(scalars[1:], scalars[0])
+
+
+def _zero(data: dict[str, Tensor], module: nn.Module) -> Tensor:
+    """A zero where the data or the parameters are."""
+    floating = (t for t in [*data.values(), *module.parameters()] if isinstance(t, Tensor) and t.is_floating_point())
+    return next((t.new_zeros(()) for t in floating), torch.zeros(()))

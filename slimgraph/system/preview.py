@@ -1,0 +1,93 @@
+"""SystemPreview: a System in which some nodes see known signals ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from slimgraph import wiring
+from slimgraph.errors import OptionError, ShapeError, did_you_mean
+from slimgraph.node import describe
+from slimgraph.system.system import Call, Columns, System
+
+PadMode = Literal["replicate", "circular", "constant", "reflect"]
+
+
+class SystemPreview(System):
+    """A System in which some nodes see known signals ahead: at step i the entries i ... i + length side by side.
+
+    `preview_keys_map` names for each key the nodes that see it ahead, `preview_length` how many entries (1 by default);
+    such a node receives `(batch, (length + 1) * features)`. A series that ends is continued by `pad_mode`: `replicate`
+    (its last entry), `constant` (`pad_constant`), `reflect`, or `circular`, neuromancer's default, which shows the
+    start of the reference at its end.
+
+    >>> from slimgraph import Node
+    >>> track = Node(lambda x, r: r[:, 1:2], ["x", "r"], ["x"], name="track")
+    >>> ahead = SystemPreview([track], preview_keys_map={"r": ["track"]}, nstep_key="r")
+    >>> ahead({"x": torch.zeros(1, 1, 1), "r": torch.arange(3.).reshape(1, 3, 1)})["x"].flatten()
+    tensor([0., 1., 2., 2.])
+    """
+
+    def __init__(
+        self,
+        nodes: Sequence[Any],
+        preview_keys_map: dict[str, list[str]],
+        preview_length: dict[str, int] | None = None,
+        pad_mode: PadMode = "replicate",
+        pad_constant: float = 0.0,
+        name: str | None = None,
+        nstep_key: str = "X",
+        init_func: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
+        nsteps: int | None = None,
+        *,
+        keep: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(nodes, name, nstep_key, init_func, nsteps, keep=keep)
+        if pad_mode not in (known := ["replicate", "circular", "constant", "reflect"]):
+            raise OptionError(f"pad_mode is one of {known}; got {pad_mode!r}.{did_you_mean(pad_mode, known)}")
+        self.preview_keys_map, self.preview_length = preview_keys_map, preview_length or {}
+        self.pad_mode, self.pad_constant = pad_mode, pad_constant
+        reads = dict(zip(wiring.names(nodes), (node.input_keys for node in nodes), strict=True))
+        for key, seers in preview_keys_map.items():
+            if self.preview_length.get(key, 1) < 0:
+                raise OptionError(f"preview_length of {key!r} is at least 0; got {self.preview_length[key]}")
+            for seer in seers:
+                if key not in reads.get(seer, []):
+                    raise OptionError(
+                        f"preview_keys_map shows {key!r} to node {seer!r}, which does not read it; "
+                        f"the nodes read {reads}.{did_you_mean(seer, reads)}"
+                    )
+        self._seers = {
+            (key, nodes[list(reads).index(seer)]) for key, seers in preview_keys_map.items() for seer in seers
+        }
+
+    def _columns(self, data: dict[str, Tensor], nsteps: int) -> Columns:
+        columns = super()._columns(data, nsteps)
+        for key in self.preview_keys_map:
+            columns[_ahead(key)] = self._preview(key, data[key], nsteps)
+        return columns
+
+    def _call(self, node: Any, columns: Columns) -> Call:
+        node, call, _, writes = super()._call(node, columns)
+        reads = [columns[_ahead(key) if (key, node) in self._seers else key] for key in node.input_keys]
+        return node, call, reads, writes
+
+    def _preview(self, key: str, series: Tensor, nsteps: int) -> list[Tensor]:
+        """At each step the entries from now to `length` ahead, `(batch, (length + 1) * features)`."""
+        length = self.preview_length.get(key, 1)
+        if series.ndim != 3:
+            raise ShapeError(f"a preview needs {key!r} as (batch, time, features); got {describe(series)}")
+        missing = max(0, nsteps + length - series.shape[1])
+        if missing:
+            value = {"value": self.pad_constant} if self.pad_mode == "constant" else {}
+            padded = nn.functional.pad(series.transpose(1, 2), (0, missing), mode=self.pad_mode, **value)
+            series = padded.transpose(1, 2)
+        entries = series.unbind(1)
+        return [torch.cat(entries[i : i + length + 1], dim=-1) for i in range(nsteps)]
+
+
+def _ahead(key: str) -> str:
+    return f"{key} ahead"
