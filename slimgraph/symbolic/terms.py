@@ -263,8 +263,7 @@ class Constraint(_Term):
     tensor(20.)
     >>> 0 <= x <= 1
     Traceback (most recent call last):
-    slimgraph.errors.ExpressionError: the constraint 'x >= 0' has no truth value; write 0 <= x <= 1 as x.between(0, 1)...
-
+    slimgraph.errors.ExpressionError: the constraint 'x >= 0' has no truth value; write 0 <= x <= 1 as x.between...
     """
 
     kind = "constraint"

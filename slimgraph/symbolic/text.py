@@ -80,9 +80,9 @@ def _operation_text(operation: Operation, show: Callable[[Any], tuple[str, int]]
         sign, strength = _INFIX[function]
         (left, left_strength), (right, right_strength) = show(args[0]), show(args[1])
         power = sign == "^"
-        # Only + and * may be regrouped freely, and a power binds to the right.
+        # Everything groups from the left here; a grouping on the right shows its parentheses.
         left = f"({left})" if left_strength < strength or (power and left_strength == strength) else left
-        right = f"({right})" if right_strength < strength + (sign not in "+*") and right_strength < _ATOM else right
+        right = f"({right})" if right_strength <= strength else right
         return (f"{left}^{right}" if power else f"{left} {sign} {right}"), strength
     if function is operator.neg:
         text, strength = show(args[0])
