@@ -24,15 +24,14 @@ def dense(n: int, batch: int) -> Work:
 
 
 def reflector_loop(n: int, batch: int) -> Work:
-    U = nn.Parameter(torch.randn(n, n).triu())
+    """W from the textbook's formula, one reflector after the other, and the product with it."""
+    U, eye = nn.Parameter(torch.randn(n, n).triu()), torch.eye(n)
 
     def loop(x: Tensor) -> Tensor:
-        for i in range(n):
-            u = U[i, i:]
-            tail = x[:, i:]
-            tail = tail - torch.outer(tail @ u, u * (2 / (u @ u)))
-            x = torch.cat([x[:, :i], tail], dim=1)
-        return x
+        W = eye
+        for u in U:
+            W = W - 2 * torch.outer(W @ u, u) / (u @ u)
+        return x @ W
 
     return forward_and_backward(loop, n, batch)
 

@@ -14,6 +14,7 @@ Every error is a `SlimgraphError` and also the built-in exception that a torch u
     │   └── UnknownOptionError (TypeError)  an option, or a name, that does not exist
     ├── ExpressionError (TypeError)      a symbolic expression used where it has no meaning
     ├── DataError (ValueError)           a file or a data set that cannot be used
+    │   └── MissingFileError (FileNotFoundError)  a file that is not there
     ├── NonFiniteError (ArithmeticError) a NaN or an infinity in a term while training
     └── DrawingError (RuntimeError)      a picture that cannot be made here
 
@@ -78,6 +79,10 @@ class ExpressionError(SlimgraphError, TypeError):
 
 class DataError(SlimgraphError, ValueError):
     """A file or a data set cannot be used."""
+
+
+class MissingFileError(DataError, FileNotFoundError):
+    """A file is not there."""
 
 
 class NonFiniteError(SlimgraphError, ArithmeticError):

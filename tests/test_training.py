@@ -384,7 +384,7 @@ def test_a_resumed_fit_equals_a_whole_one(tmp_path, every: dict, limit: dict):
     whole = problems.state(*problems.fit(**options, save=tmp_path, every=every))
     paths = {int(path.stem.split("=")[-1]): path for path in tmp_path.glob("*.ckpt")}
     assert {8, 16, 24, 32} <= paths.keys()
-    for step in sorted(paths.keys() - {36, 40}):
+    for step in sorted(paths.keys() - {36 if limit["epochs"] < 0 else 40}):
         resumed = problems.state(*problems.fit(**options, resume=paths[step]))
         # A fit that ends in mid-epoch may have no validation after it was resumed.
         assert_same({key: whole[key] for key in resumed}, resumed)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from slimgraph.data.dataset import as_tensor
-from slimgraph.errors import DataError, did_you_mean
+from slimgraph.errors import DataError, MissingFileError, did_you_mean
 
 
 def read_csv(
@@ -77,5 +77,5 @@ def _existing(path: str | Path) -> Path:
     path = Path(path)
     if not path.is_file():
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise DataError(f"no file {path}.{did_you_mean(path.name, beside)}")
+        raise MissingFileError(f"no file {path}.{did_you_mean(path.name, beside)}")
     return path

@@ -81,7 +81,7 @@ class AugmentedLagrangeLoss(PenaltyLoss):
         self.samples = len(getattr(train_data, "dataset", train_data)) if per_sample else None
         self.sigma, self.mu_max, self.mu_init, self.eta = sigma, mu_max, mu_init, eta
         self.register_buffer("multipliers", None)
-        self.register_buffer("is_equality", None, persistent=False)
+        self.register_buffer("is_equality", None)
         self.register_buffer("weights", None, persistent=False)
         self.register_buffer("mu", torch.tensor(float(mu_init)))
         self.register_buffer("best_violation", torch.tensor(math.inf))
@@ -94,7 +94,7 @@ class AugmentedLagrangeLoss(PenaltyLoss):
 
     def penalty(self, output: dict[str, Tensor], penalties: list[Tensor], data: dict[str, Tensor]) -> Tensor:
         values = output["C_values"]
-        if self.is_equality is None:
+        if self.weights is None:
             self._make_buffers(output)
         multipliers = self._of(self.multipliers, data)
         shifted = multipliers + self.mu * values
@@ -151,8 +151,9 @@ class AugmentedLagrangeLoss(PenaltyLoss):
         return multipliers[data["index"].long()]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        # A fresh loss has no multipliers yet; those of a checkpoint say how many there are.
-        saved = state_dict.get(f"{prefix}multipliers")
-        if saved is not None and self.multipliers is None:
-            self.multipliers = torch.zeros_like(saved)
+        # A fresh loss has seen no batch yet; the checkpoint says how many multipliers there are, and of which kind.
+        for name in ("multipliers", "is_equality"):
+            saved = state_dict.get(f"{prefix}{name}")
+            if saved is not None and getattr(self, name) is None:
+                setattr(self, name, torch.zeros_like(saved))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

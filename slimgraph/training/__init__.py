@@ -1,7 +1,7 @@
 """Training with a stock `lightning.Trainer`: LitProblem is its module, LitDataModule its data.
 
 >>> import lightning
->>> from slimgraph.training import BestWeights, LitDataModule, LitProblem
+>>> from slimgraph.training import BestWeights, FitProgress, LitDataModule, LitProblem
 """
 
 from __future__ import annotations
@@ -9,5 +9,6 @@ from __future__ import annotations
 from slimgraph.training.callbacks import BestWeights
 from slimgraph.training.data import LitDataModule, ShardedBatches, ShardedLoader
 from slimgraph.training.problem import LitProblem
+from slimgraph.training.progress import FitProgress
 
-__all__ = ["BestWeights", "LitDataModule", "LitProblem", "ShardedBatches", "ShardedLoader"]
+__all__ = ["BestWeights", "FitProgress", "LitDataModule", "LitProblem", "ShardedBatches", "ShardedLoader"]

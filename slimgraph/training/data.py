@@ -88,6 +88,16 @@ class ShardedLoader:
             self._given += 1
             yield batch
 
+    # At the end of a run Lightning stops the workers of a loader's `_iterator`; left to the garbage collector, each
+    # of them is waited for five seconds.
+    @property
+    def _iterator(self) -> Any:
+        return self._loader._iterator
+
+    @_iterator.setter
+    def _iterator(self, iterator: Any) -> None:
+        self._loader._iterator = iterator
+
     def _identity(self) -> dict[str, int]:
         return {key: int(getattr(self.batches, key)) for key in ("samples", "global_batch", "seed", "shuffle")}
 
@@ -170,7 +180,7 @@ class LitDataModule(lightning.LightningDataModule, metaclass=StrictOptions):
             self._take(made)
         # A fit without validation data is one without validation: Lightning finds its own method, which says so, where
         # an empty loader would make it warn. validate() without them is a mistake.
-        self.__dict__.pop("val_dataloader", None)
+        vars(self).pop("val_dataloader", None)
         if stage == "fit" and "val" not in self.sets:
             self.val_dataloader = super().val_dataloader
 

@@ -9,14 +9,8 @@ from torch import Tensor, nn
 from slimgraph.errors import OptionError
 from slimgraph.slim.linear.base import LinearBase
 from slimgraph.slim.linear.functions import between, between_inverse, check_bounds, full_precision
-from slimgraph.slim.linear.orthogonal import (
-    applies_factors,
-    product_of_reflections,
-    random_sign,
-    reflect,
-    reflections_of,
-    reflector_count,
-)
+from slimgraph.slim.linear.householder import reflect, reflections_of
+from slimgraph.slim.linear.orthogonal import applies_factors, random_sign, reflector_count
 from slimgraph.slim.linear.registry import register
 
 
@@ -87,7 +81,8 @@ class SpectralLinear(BoundedSigma):
 
     @full_precision
     def effective_W(self) -> Tensor:
-        return self.Vmultiply(self._stretch(product_of_reflections(self.U, self.sign_U)))
+        eye = torch.eye(self.in_features, dtype=self.U.dtype, device=self.U.device)
+        return self.Vmultiply(self._stretch(self.Umultiply(eye)))
 
     def forward(self, x: Tensor) -> Tensor:
         if not applies_factors(self, x, self.U, self.V):

@@ -1,0 +1,46 @@
+"""The pictures of examples/twin_house.py: temperatures measured and predicted, and the eigenvalues of the state maps."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+from house_data import DAY, TEST, ZONES
+
+COLOURS = {"measured": "black", "hold": "0.7", "ARX": "tab:olive", "linear": "tab:blue", "pf": "tab:red"}
+
+
+def plot_temperatures(path, curves, mae):
+    """Seven zones below each other; `curves` gives `(time, 7)` in °C by name, `mae` the mean error in K by name."""
+    days = np.arange(TEST.start, TEST.stop) / DAY
+    figure, axes = plt.subplots(len(ZONES), sharex=True, figsize=(10, 13), layout="constrained")
+    for place, (zone, axis) in enumerate(zip(ZONES, axes, strict=True)):
+        for name, curve in curves.items():
+            label = name if name not in mae else f"{name}, {mae[name]:.2f} K"
+            width = 1.8 if name == "measured" else 1.2
+            axis.plot(days, curve[:, place], color=COLOURS.get(name), label=label, lw=width)
+        axis.set_ylabel(f"{zone} / °C")
+        axis.grid(alpha=0.3)
+    axes[-1].set_xlabel("day of the experiment")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(curves))
+    figure.suptitle("Free run over eleven days that no choice was made on (mean absolute error over the zones)")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def plot_eigenvalues(path, eigenvalues):
+    """`eigenvalues` by name in the complex plane, with the unit circle, and a closer look at those near 1."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 5), layout="constrained")
+    circle = np.exp(1j * np.linspace(0, 2 * np.pi, 400))
+    for axis in axes:
+        axis.plot(circle.real, circle.imag, color="0.7", lw=1)
+        for (name, values), marker in zip(eigenvalues.items(), "ox+sd", strict=False):
+            axis.scatter(values.real, values.imag, s=45, marker=marker, color=COLOURS.get(name), label=name, alpha=0.8)
+        axis.set_xlabel("real part")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("imaginary part")
+    axes[0].set_aspect("equal")
+    axes[0].legend()
+    axes[1].set(xlim=(0.9, 1.02), ylim=(-0.06, 0.06), title="near 1: time constants from five hours on")
+    figure.suptitle("Eigenvalues of the state maps; stable inside the circle")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
