@@ -24,14 +24,13 @@ def dense(n: int, batch: int) -> Work:
 
 
 def reflector_loop(n: int, batch: int) -> Work:
-    """W from the textbook's formula, one reflector after the other, and the product with it."""
-    U, eye = nn.Parameter(torch.randn(n, n).triu()), torch.eye(n)
+    """The same map, one `Hprod` after the other."""
+    U = nn.Parameter(torch.randn(n, n).triu())
 
     def loop(x: Tensor) -> Tensor:
-        W = eye
-        for u in U:
-            W = W - 2 * torch.outer(W @ u, u) / (u @ u)
-        return x @ W
+        for i, u in enumerate(U):
+            x = slim.Hprod(x, u, n - i)
+        return x
 
     return forward_and_backward(loop, n, batch)
 
@@ -47,13 +46,10 @@ def against_dense(key: str, n: int, at_most: float, batch: int = 256, **options)
         return forward_and_backward(slim.maps[key](n, n, **options), n, batch), dense(n, batch)
 
 
-for n, at_most in ((64, 4.0), (256, 6.0), (512, 9.0)):
+for n, at_most in ((256, 6.0), (512, 9.0)):
     against_dense("orthogonal", n, at_most)
-for n, at_most in ((64, 4.0), (256, 6.0), (512, 9.0)):
     against_dense("spectral", n, at_most)
-for key in ("linear", "identity_init", "nneg", "symmetric", "skew_symmetric", "damp_skew_symmetric"):
-    against_dense(key, 256, 2.0)
-for key in ("rstochastic", "lstochastic", "pf"):
+for key in ("linear", "nneg", "rstochastic", "lstochastic", "pf", "symmetric", "skew_symmetric", "damp_skew_symmetric"):
     against_dense(key, 256, 2.0)
 
 
@@ -62,17 +58,12 @@ def _() -> tuple[Work, Work]:
     return forward_and_backward(slim.OrthogonalLinear(256, 256), 256, 256), reflector_loop(256, 256)
 
 
-@row("orthogonal n=64 batch=256 / loop over reflectors", at_most=1 / 25)
-def _() -> tuple[Work, Work]:
-    return forward_and_backward(slim.OrthogonalLinear(64, 64), 64, 256), reflector_loop(64, 256)
-
-
-@row("orthogonal n=256 batch=256 / torch's parametrization, householder", at_most=1 / 4)
+@row("orthogonal n=256 batch=256 / torch's parametrization, householder", at_most=1 / 8)
 def _() -> tuple[Work, Work]:
     return forward_and_backward(slim.OrthogonalLinear(256, 256), 256, 256), parametrized(256, 256, "householder")
 
 
-@row("orthogonal n=256 batch=256 / torch's parametrization, matrix_exp", at_most=1 / 4)
+@row("orthogonal n=256 batch=256 / torch's parametrization, matrix_exp", at_most=1 / 8)
 def _() -> tuple[Work, Work]:
     return forward_and_backward(slim.OrthogonalLinear(256, 256), 256, 256), parametrized(256, 256, "matrix_exp")
 

@@ -76,14 +76,14 @@ def measure(row: Row) -> Result:
 
 
 def calls_for(work: Work, seconds: float) -> int:
-    """How many calls fill about `seconds`, after a warm-up."""
-    for _ in range(3):
-        work()
+    """How many calls fill about `seconds`."""
+    timed(work, 1)
     return max(1, round(seconds / max(timed(work, 2), 1e-7)))
 
 
 def timed(work: Work, calls: int) -> float:
-    """Seconds of process time per call."""
+    """Seconds of process time per call, after one that refills what the other work pushed out of cache and heap."""
+    work()
     start = time.process_time()
     for _ in range(calls):
         work()

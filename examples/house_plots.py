@@ -1,23 +1,41 @@
-"""The pictures of examples/twin_house.py: temperatures measured and predicted, and the eigenvalues of the state maps."""
+"""What examples/twin_house.py shows: a table of errors, the temperatures, and the eigenvalues of the state maps."""
 
 from __future__ import annotations
+
+import matplotlib
+
+matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
 from house_data import DAY, TEST, ZONES
 
-COLOURS = {"measured": "black", "hold": "0.7", "ARX": "tab:olive", "linear": "tab:blue", "pf": "tab:red"}
+COLOURS = {"hold": "0.7", "linear": "tab:blue", "pf": "tab:red"}
 
 
-def plot_temperatures(path, curves, mae):
-    """Seven zones below each other; `curves` gives `(time, 7)` in °C by name, `mae` the mean error in K by name."""
+def error_table(curves, eigenvalues, reports):
+    """Mean absolute error per zone, its mean and the RMSE over all zones in K; for models what they promise."""
+    measured = curves["measured"]
+    lines = [f"{'free run, days 30-41':<22}" + "".join(f"{zone:>10}" for zone in [*ZONES, "MAE / K", "RMSE / K"])]
+    for name, curve in curves.items():
+        if name != "measured":
+            error = curve - measured
+            numbers = [*error.abs().mean(0).tolist(), error.abs().mean().item(), error.square().mean().sqrt().item()]
+            lines.append(f"{name:<22}" + "".join(f"{number:>10.3f}" for number in numbers))
+    for name, values in eigenvalues.items():
+        lines += ["", f"{name}: dominant eigenvalue {values.abs().max():.4f}", str(reports[name])]
+    return "\n".join(lines)
+
+
+def plot_temperatures(path, curves):
+    """Seven zones below each other; `curves` gives `(time, 7)` in °C by name, the measured ones among them."""
     days = np.arange(TEST.start, TEST.stop) / DAY
     figure, axes = plt.subplots(len(ZONES), sharex=True, figsize=(10, 13), layout="constrained")
     for place, (zone, axis) in enumerate(zip(ZONES, axes, strict=True)):
         for name, curve in curves.items():
-            label = name if name not in mae else f"{name}, {mae[name]:.2f} K"
-            width = 1.8 if name == "measured" else 1.2
-            axis.plot(days, curve[:, place], color=COLOURS.get(name), label=label, lw=width)
+            mae = (curve - curves["measured"]).abs().mean()
+            style = {"color": "black", "lw": 2.0} if name == "measured" else {"color": COLOURS.get(name), "lw": 1.2}
+            axis.plot(days, curve[:, place], label=name if name == "measured" else f"{name}, {mae:.2f} K", **style)
         axis.set_ylabel(f"{zone} / °C")
         axis.grid(alpha=0.3)
     axes[-1].set_xlabel("day of the experiment")

@@ -8,28 +8,25 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
-import time
-import warnings
 from pathlib import Path
 
 import lightning
 import torch
-from house_data import HEATED, INPUTS, PAST, TEST, TRAIN, VAL, ZONES, best_arx, hold_last, load, samples, with_past
-from house_plots import plot_eigenvalues, plot_temperatures
+from house_data import HEATED, INPUTS, PAST, PATH, TEST, TRAIN, VAL, best_arx, hold_last, load, samples, with_past
+from house_plots import error_table, plot_eigenvalues, plot_temperatures
 
 from slimgraph import Node, PenaltyLoss, Problem, System, slim, variable
 from slimgraph.training import BestWeights, FitProgress, LitDataModule, LitProblem
 
 STATES = 14  # seven zones and seven masses behind them
-# Length of the windows in half hours, epochs, first and last learning rate: many short windows, then fewer long ones.
-STAGES = ((48, 180, 3e-3, 1e-3), (240, 32, 1e-3, 1e-4))
+# Windows of how many half hours, for how many epochs, first and last learning rate: chosen on days 24-30, as the epoch.
+STAGES = ((48, 180, 3e-3, 1e-3), (480, 60, 1e-3, 1e-4))
 SHIFTS = (-6.0, -3.0, 0.0, 3.0, 6.0)  # K
 
 
 def make_problem(state_map="linear", mean=0.0, std=1.0):
     """The model as nodes, and its loss: the fit, and bounds on the zone temperatures in degrees Celsius."""
-    # Starts as a house that holds its heat, whose heaters warm their own zone, as measured half an hour ago.
+    # It starts as a house that holds its heat, whose heaters warm their own zone, as it was measured last.
     A = slim.maps[state_map].from_dense(0.945 * torch.eye(STATES) + 0.1 / STATES * torch.rand(STATES, STATES))
     B, C = slim.Linear(INPUTS, STATES, bias=True), slim.Linear(STATES, 7)
     past = slim.Linear(PAST * (7 + INPUTS), STATES, bias=True)
@@ -40,8 +37,8 @@ def make_problem(state_map="linear", mean=0.0, std=1.0):
         B.weight[list(HEATED.values()), range(len(HEATED))] += 0.1
         past.weight.unflatten(1, (PAST, -1))[:, -1, :7] += torch.eye(7).repeat(2, 1)
     estimator = Node(torch.nn.Sequential(past, torch.nn.Unflatten(1, (1, STATES))), ["past"], ["x"], name="estimator")
-    inputs, rest = Node(B, ["u"], ["gains"], name="input map"), Node(A, ["x"], ["kept"], name="state map")
-    house = System([inputs, rest, Node(torch.add, ["kept", "gains"], ["x"], name="sum")], name="house", nstep_key="u")
+    gains, kept = Node(B, ["u"], ["gained"], name="input map"), Node(A, ["x"], ["kept"], name="state map")
+    house = System([gains, kept, Node(torch.add, ["kept", "gained"], ["x"], name="sum")], name="house", nstep_key="u")
     y, T = variable("y"), variable("T")
     celsius = std * y + mean
     loss = PenaltyLoss([((y - T) ** 2).minimize(name="fit")], [celsius >= 10.0, celsius <= 45.0])
@@ -49,22 +46,59 @@ def make_problem(state_map="linear", mean=0.0, std=1.0):
 
 
 def fit(state_map, series, mean, std, seed=0, quick=False):
-    """The problem, fitted: `STAGES` one after the other, of the last one the best epoch on days 24-30."""
+    """The problem after both stages, with the weights of the last stage's best epoch on days 24-30."""
     lightning.seed_everything(seed, verbose=False)
-    problem = make_problem(state_map, mean, std)
-    val = samples(series, with_past(VAL))
-    for number, (nsteps, epochs, lr, last_lr) in enumerate(STAGES, 1):
+    problem, val = make_problem(state_map, mean, std), samples(series, with_past(VAL))
+    for nsteps, epochs, lr, last_lr in STAGES:
         train = samples(series, TRAIN, nsteps, shifts=[shift / std for shift in SHIFTS])
-        data = LitDataModule(train=train, val=val, batch_size=math.ceil(len(train["u"]) / 5), seed=seed)
-        epochs = 2 if quick else epochs
-        schedule = {"T_max": epochs, "eta_min": last_lr}
+        last, epochs = nsteps == STAGES[-1][0], 2 if quick else epochs
         trainer = lightning.Trainer(
             max_epochs=epochs,
+            check_val_every_n_epoch=1 if last else epochs,
+            callbacks=[FitProgress(f"{state_map}, {nsteps} steps"), BestWeights("val_fit", restore=last)],
             gradient_clip_val=1.0,
-            callbacks=[FitProgress(f"{state_map}, {nsteps} steps"), *([BestWeights("val_fit")] if nsteps > 48 else [])],
-            check_val_every_n_epoch=1 if number == len(STAGES) else epochs,
             accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False,
         )  # fmt: skip
-        optimizer = {"optimizer": "AdamW", "lr": lr, "optimizer_args": {"weight_decay": 0.03}}
-        trainer.fit(LitProblem(problem, **optimizer, scheduler="CosineAnnealingLR", scheduler_args=schedule), data)
+        schedule = {"scheduler": "CosineAnnealingLR", "scheduler_args": {"T_max": epochs, "eta_min": last_lr}}
+        module = LitProblem(problem, "AdamW", lr, optimizer_args={"weight_decay": 0.03}, **schedule)
+        trainer.fit(module, LitDataModule(train, val, batch_size=-(-len(train["u"]) // 5), seed=seed))
     return problem.eval()
+
+
+def main():
+    """Fit every map, tell the errors, draw the pictures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--maps", nargs="+", default=["linear", "pf"], help="state maps, by their names in slim.maps")
+    parser.add_argument("--data", default=PATH, help="the measurements, a CSV file")
+    parser.add_argument("--out", type=Path, default=Path("pictures"), help="where the pictures go")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="two epochs per stage, to see that it runs")
+    args = parser.parse_args()
+    for name in args.maps:
+        slim.get_map(name)  # a name that does not exist is told before the first fit
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    torch.set_num_threads(1)
+    series, scale = load(args.data)
+    test, args.out = samples(series, with_past(TEST)), args.out.resolve()
+    mean, std = scale.mean_0.item(), scale.std_0.item()
+    arx, order = best_arx(series, TEST)
+    curves = {"measured": test["T"][0, 1:], "hold": hold_last(series, TEST), f"ARX({order})": arx}
+    eigenvalues, reports = {}, {}
+    for name in args.maps:
+        problem = fit(name, series, mean, std, args.seed, args.quick)
+        with torch.no_grad():
+            curves[name] = problem.step(test)["y"][0, 1:]
+        state_map, reports[name] = problem.node("house").nodes[1].callable, problem.report(test)
+        eigenvalues[name] = state_map.eig(eigenvectors=False).detach()
+    curves = {name: scale.inverse({"T": curve})["T"] for name, curve in curves.items()}
+    print(error_table(curves, eigenvalues, reports))
+    args.out.mkdir(parents=True, exist_ok=True)
+    pictures = [args.out / name for name in ("problem.svg", "problem.png", "temperatures.png", "eigenvalues.png")]
+    problem.draw(pictures[0]), problem.draw(pictures[1])
+    plot_temperatures(pictures[2], curves)
+    plot_eigenvalues(pictures[3], eigenvalues)
+    print("pictures:", *pictures, sep="\n  ")
+
+
+if __name__ == "__main__":
+    main()

@@ -170,6 +170,19 @@ def test_second_derivatives_of_reflections_equal_finite_differences():
     assert torch.autograd.gradgradcheck(lambda U: reflect(x.detach(), U, sign), (U,))
 
 
+def test_torch_func_differentiates_reflections_both_ways():
+    U, x = torch.randn(3, 4, dtype=torch.float64), torch.randn(2, 4, dtype=torch.float64)
+    sign, direction = torch.ones(1, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64)
+
+    def loss(U: torch.Tensor) -> torch.Tensor:
+        return reflect(x, U, sign).sin().sum()
+
+    gradient = torch.func.grad(loss)(U)
+    assert close(gradient, torch.autograd.functional.jacobian(loss, U))
+    assert close(torch.func.jvp(loss, (U,), (direction,))[1], (gradient * direction).sum())
+    assert close(torch.func.hessian(loss)(U), torch.autograd.functional.hessian(loss, U))
+
+
 def test_hprod_in_a_loop_gives_the_orthogonal_map():
     m = slim.OrthogonalLinear(6, 6).double()
     x = torch.randn(3, 6, dtype=torch.float64)

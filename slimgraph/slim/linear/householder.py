@@ -57,7 +57,7 @@ def unit_rows(U: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def in_blocks(x: Tensor, U: Tensor, sign: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """`reflect` of x `(rows, n)` in plain operations; also the scaled rows, their scale, and what each block has used."""
+    """`reflect` of x `(rows, n)` in plain operations; also the scaled rows, their scale and what each block used."""
     V, scale = unit_rows(U)
     minus_eye = -torch.eye(BLOCK, dtype=V.dtype, device=V.device)
     done, used = [], [V, scale]
@@ -77,7 +77,7 @@ def in_blocks(x: Tensor, U: Tensor, sign: Tensor) -> tuple[Tensor, list[Tensor]]
 
 
 class _Reflect(torch.autograd.Function):
-    """`in_blocks` with its backward written out: a third less time than what autograd makes of the same operations."""
+    """`in_blocks` with its backward written out: a fifth faster than what autograd makes of the operations."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, U: Tensor, sign: Tensor) -> Tensor:  # pyright: ignore
@@ -93,7 +93,7 @@ class _Reflect(torch.autograd.Function):
             wanted = [t for t in (x, U) if t.requires_grad]
             found = iter(torch.autograd.grad(in_blocks(x, U, sign)[0], wanted, grad, create_graph=True))
             return *(next(found) if t.requires_grad else None for t in (x, U)), None
-        dx, dV = grad.clone(), torch.zeros_like(U)
+        dx, dV = grad.clone(), torch.empty_like(V)
         dx[:, -1:] *= sign
         for i in reversed(range(len(used) // 5)):
             x, projected, rows, T, TV = used[5 * i : 5 * i + 5]
@@ -105,7 +105,8 @@ class _Reflect(torch.autograd.Function):
             d_rows.addmm_(dN + dN.mT, rows)
             torch.addmm(d_rows, dP.mT, x, out=dV[i * BLOCK : i * BLOCK + len(rows), i * BLOCK :])
             dy.addmm_(dP, rows)
-        # Only what turns a row changes its reflection: the part along the row goes, rows having the length sqrt 2.
+        # The blocks have filled the upper triangle and nothing else. Only what turns a row changes its reflection: the
+        # part along the row goes, rows having the length sqrt 2.
         dU = dV.triu_().addcmul_(V, (dV * V).sum(1, keepdim=True), value=-0.5).mul_(scale)
         return dx, dU, None
 
