@@ -11,10 +11,11 @@ from slimgraph.data import Normalizer, read_csv, windows
 PATH = Path(__file__).parent / "data" / "twin_house" / "n2_exp1_30min.csv"
 DAY, PAST = 48, 24  # half hours a day, half hours from which the state at the start is told
 TRAIN, VAL, TEST = range(24 * DAY), range(24 * DAY, 30 * DAY), range(30 * DAY, 41 * DAY)
-ZONES = "living corridor bath child kitchen doorway bedroom".split()
+ZONES = ["living", "corridor", "bath", "child", "kitchen", "doorway", "bedroom"]
 HEATED = {"living": 0, "bath": 2, "child": 3, "kitchen": 4, "kitchen_duct": 4, "doorway": 5, "bedroom": 6}
 BOUNDARY = ["T_attic", "T_cellar", "T_supply_air", "T_ambient"]
 WEATHER = ["I_glob_hor", "I_diff_hor", "I_north", "I_east", "I_south", "I_west", "wind_speed"]
+SHIFTS = (-6.0, -3.0, 0.0, 3.0, 6.0)  # K
 INPUTS = len(HEATED) + len(BOUNDARY) + len(WEATHER)
 
 

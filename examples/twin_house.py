@@ -1,7 +1,7 @@
-"""A house learnt from measurements: a linear state-space model of seven zone temperatures, its state map chosen by name.
+"""A house learnt from measurements: a state-space model of seven zone temperatures, its state map chosen by name.
 
-x[k+1] = x[k] A + u[k] B, y[k] = x[k] C over half hours, the start told from the twelve hours before. Fitted on days 0-24
-of the twin house N2, the epoch chosen on days 24-30, then one free run over days 30-41, beside two baselines.
+x[k+1] = x[k] A + u[k] B, y[k] = x[k] C over half hours, the start told from the twelve hours before. Fitted on days
+0-24 of the twin house N2, the epoch chosen on days 24-30, then one free run over days 30-41, beside two baselines.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from pathlib import Path
 
 import lightning
 import torch
-from house_data import HEATED, INPUTS, PAST, PATH, TEST, TRAIN, VAL, best_arx, hold_last, load, samples, with_past
-from house_plots import error_table, plot_eigenvalues, plot_temperatures
+from house_data import HEATED, INPUTS, PAST, SHIFTS, TEST, TRAIN, VAL, best_arx, hold_last, load, samples, with_past
+from house_plots import draw_all, error_table
 
 from slimgraph import Node, PenaltyLoss, Problem, System, slim, variable
+from slimgraph.errors import SlimgraphError
 from slimgraph.training import BestWeights, FitProgress, LitDataModule, LitProblem
 
 STATES = 14  # seven zones and seven masses behind them
 # Windows of how many half hours, for how many epochs, first and last learning rate: chosen on days 24-30, as the epoch.
 STAGES = ((48, 180, 3e-3, 1e-3), (480, 60, 1e-3, 1e-4))
-SHIFTS = (-6.0, -3.0, 0.0, 3.0, 6.0)  # K
 
 
 def make_problem(state_map="linear", mean=0.0, std=1.0):
@@ -36,13 +36,16 @@ def make_problem(state_map="linear", mean=0.0, std=1.0):
         C.weight[:, :7] += torch.eye(7)
         B.weight[list(HEATED.values()), range(len(HEATED))] += 0.1
         past.weight.unflatten(1, (PAST, -1))[:, -1, :7] += torch.eye(7).repeat(2, 1)
-    estimator = Node(torch.nn.Sequential(past, torch.nn.Unflatten(1, (1, STATES))), ["past"], ["x"], name="estimator")
+    start = torch.nn.Sequential(past, torch.nn.Unflatten(1, (1, STATES)))
     gains, kept = Node(B, ["u"], ["gained"], name="input map"), Node(A, ["x"], ["kept"], name="state map")
     house = System([gains, kept, Node(torch.add, ["kept", "gained"], ["x"], name="sum")], name="house", nstep_key="u")
     y, T = variable("y"), variable("T")
     celsius = std * y + mean
+    celsius.display_name = "celsius"
     loss = PenaltyLoss([((y - T) ** 2).minimize(name="fit")], [celsius >= 10.0, celsius <= 45.0])
-    return Problem([estimator, house, Node(C, ["x"], ["y"], name="output map")], loss)
+    return Problem(
+        [Node(start, ["past"], ["x"], name="estimator"), house, Node(C, ["x"], ["y"], name="output map")], loss
+    )
 
 
 def fit(state_map, series, mean, std, seed=0, quick=False):
@@ -53,10 +56,8 @@ def fit(state_map, series, mean, std, seed=0, quick=False):
         train = samples(series, TRAIN, nsteps, shifts=[shift / std for shift in SHIFTS])
         last, epochs = nsteps == STAGES[-1][0], 2 if quick else epochs
         trainer = lightning.Trainer(
-            max_epochs=epochs,
-            check_val_every_n_epoch=1 if last else epochs,
+            max_epochs=epochs, check_val_every_n_epoch=1 if last else epochs, gradient_clip_val=1.0,
             callbacks=[FitProgress(f"{state_map}, {nsteps} steps"), BestWeights("val_fit", restore=last)],
-            gradient_clip_val=1.0,
             accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False,
         )  # fmt: skip
         schedule = {"scheduler": "CosineAnnealingLR", "scheduler_args": {"T_max": epochs, "eta_min": last_lr}}
@@ -69,18 +70,18 @@ def main():
     """Fit every map, tell the errors, draw the pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--maps", nargs="+", default=["linear", "pf"], help="state maps, by their names in slim.maps")
-    parser.add_argument("--data", default=PATH, help="the measurements, a CSV file")
     parser.add_argument("--out", type=Path, default=Path("pictures"), help="where the pictures go")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="two epochs per stage, to see that it runs")
     args = parser.parse_args()
-    for name in args.maps:
-        slim.get_map(name)  # a name that does not exist is told before the first fit
+    try:
+        list(map(slim.get_map, args.maps))  # a name that does not exist is told before the first fit
+    except SlimgraphError as error:
+        parser.error(str(error))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     torch.set_num_threads(1)
-    series, scale = load(args.data)
-    test, args.out = samples(series, with_past(TEST)), args.out.resolve()
-    mean, std = scale.mean_0.item(), scale.std_0.item()
+    series, scale = load()
+    test, mean, std = samples(series, with_past(TEST)), scale.mean_0.item(), scale.std_0.item()
     arx, order = best_arx(series, TEST)
     curves = {"measured": test["T"][0, 1:], "hold": hold_last(series, TEST), f"ARX({order})": arx}
     eigenvalues, reports = {}, {}
@@ -88,16 +89,11 @@ def main():
         problem = fit(name, series, mean, std, args.seed, args.quick)
         with torch.no_grad():
             curves[name] = problem.step(test)["y"][0, 1:]
-        state_map, reports[name] = problem.node("house").nodes[1].callable, problem.report(test)
-        eigenvalues[name] = state_map.eig(eigenvectors=False).detach()
+        eigenvalues[name] = problem.node("house").node("state map").callable.eig(eigenvectors=False).detach()
+        reports[name] = problem.report(test)
     curves = {name: scale.inverse({"T": curve})["T"] for name, curve in curves.items()}
     print(error_table(curves, eigenvalues, reports))
-    args.out.mkdir(parents=True, exist_ok=True)
-    pictures = [args.out / name for name in ("problem.svg", "problem.png", "temperatures.png", "eigenvalues.png")]
-    problem.draw(pictures[0]), problem.draw(pictures[1])
-    plot_temperatures(pictures[2], curves)
-    plot_eigenvalues(pictures[3], eigenvalues)
-    print("pictures:", *pictures, sep="\n  ")
+    print("pictures:", *draw_all(args.out.resolve(), problem, curves, eigenvalues), sep="\n  ")
 
 
 if __name__ == "__main__":

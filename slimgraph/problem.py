@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from slimgraph import wiring
 from slimgraph.doors import Drawable
-from slimgraph.errors import DuplicateNameError, OptionError, StrictOptions, did_you_mean
+from slimgraph.errors import DuplicateNameError, OptionError, StrictOptions
 from slimgraph.losses import PenaltyLoss
 from slimgraph.report import Report, report
 from slimgraph.slim import reg_error_terms
@@ -153,11 +153,8 @@ class Problem(nn.Module, Drawable, metaclass=StrictOptions):
         return list(dict.fromkeys([*reads, *terms]))
 
     def node(self, name: str) -> Any:
-        """The node of that name. Raises OptionError with the nearest name."""
-        names = wiring.names(self.nodes)
-        if name not in names:
-            raise OptionError(f"there is no node {name!r} among {names}.{did_you_mean(name, names)}")
-        return self.nodes[names.index(name)]
+        """The node of that name. Raises UnknownOptionError with the nearest one."""
+        return wiring.find(self.nodes, name)
 
     def freeze(self) -> None:
         """No parameter of the nodes is trained any more."""

@@ -10,7 +10,14 @@ import warnings
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from slimgraph.errors import CycleError, DuplicateNameError, MissingKeyError, OverwriteError, did_you_mean
+from slimgraph.errors import (
+    CycleError,
+    DuplicateNameError,
+    MissingKeyError,
+    OverwriteError,
+    UnknownOptionError,
+    did_you_mean,
+)
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -35,6 +42,14 @@ def names(nodes: Sequence[Keyed]) -> list[str]:
                 f"and number {place + 1}, {_signature(nodes[place])}; give one of them another name"
             )
     return given
+
+
+def find(nodes: Sequence[Any], name: str) -> Any:
+    """The node of that name. Raises UnknownOptionError with the nearest one."""
+    known = names(nodes)
+    if name not in known:
+        raise UnknownOptionError(f"there is no node {name!r} among {known}.{did_you_mean(name, known)}")
+    return nodes[known.index(name)]
 
 
 def writers(nodes: Sequence[Keyed]) -> dict[str, list[int]]:

@@ -102,6 +102,21 @@ def test_a_system_is_a_node_of_a_problem():
     assert graph.has_edge("node:start", "dynamics/flip", "x") and graph.has_edge("dynamics/flip", "term:0", "x")
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_drawn_system_gets_the_start_of_its_states_from_outside_and_nothing_else(swapped):
+    _, _, nodes = closed_loop()
+    start = Node(lambda z: z[:, None], ["z"], ["x"], name="start")
+    system = System(nodes[::-1] if swapped else nodes, name="loop", nsteps=2)
+    graph = Problem([start, system], PenaltyLoss()).to_networkx()
+    assert graph.has_edge("node:start", "loop/policy", "x") and graph.has_edge("node:start", "loop/plant", "x")
+    assert graph.edges["loop/plant", "loop/policy", "x"]["feedback"]
+    assert not graph.edges["loop/policy", "loop/plant", "u"]["feedback"] and "data:u" not in graph
+    # A state through several nodes: x -> kept -> x.
+    parts = [Node(torch.neg, ["x"], ["kept"], name="map"), Node(torch.add, ["kept", "u"], ["x"], name="sum")]
+    graph = Problem([start, System(parts, name="loop", nsteps=2)], PenaltyLoss()).to_networkx()
+    assert graph.has_edge("node:start", "loop/map", "x") and graph.edges["loop/sum", "loop/map", "x"]["feedback"]
+
+
 def test_copies_and_pickles_roll_out_the_same():
     cell = Node(slim.maps["orthogonal"](2, 2), ["x"], ["x"])
     for system in (
@@ -163,8 +178,8 @@ x0, u5 = torch.zeros(2, 1, 1), torch.zeros(2, 5, 1)
         (lambda: System([step], nsteps=2)({"x": u5, "u": u5}), ShapeError,
          r"produces 'x' itself; the data give its start only, shape \(batch, 1, features\): got \(2, 5, 1\)"),
         (lambda: System([step], nsteps=2)({"x": x0, "u": torch.ones(3)}), ShapeError, r"reads 'u' as .*; got \(3,\)"),
-        (lambda: System([step], nsteps=2)({"u": u5}), MissingKeyError, "node 'step' reads 'x'.*It is a state: give its start"),
-        (lambda: System([step], nsteps=2)({"x": x0}), MissingKeyError, r"node 'step' reads 'u', the data holds \['x'\]"),
+        (lambda: System([step], nsteps=2)({"u": u5}), MissingKeyError, "reads 'x'.*It is a state: give its start"),
+        (lambda: System([step], nsteps=2)({"x": x0}), MissingKeyError, r"'step' reads 'u', the data holds \['x'\]"),
         (lambda: System(no_start(), nsteps=2)({}), CycleError,
          r"policy -\(u\)-> plant -\(x\)-> policy. Give the data a start value, .* for one of \['u', 'x'\]"),
         (lambda: SystemPreview([step], {"r": ["step"]}), OptionError, "'r' to node 'step', which does not read it"),
@@ -183,5 +198,6 @@ def test_an_error_inside_a_step_tells_node_step_and_shapes():
     with pytest.raises(RuntimeError) as caught:
         System([fails], name="loop", nsteps=2)({"x": x0, "u": u5})
     assert caught.value.__notes__ == [
-        "in node 'plant', (x, u) -> (x), at step 0 of 2 of system 'loop', called with x (2, 1) float32, u (2, 1) float32"
+        "in node 'plant', (x, u) -> (x), at step 0 of 2 of system 'loop', "
+        "called with x (2, 1) float32, u (2, 1) float32"
     ]

@@ -12,6 +12,7 @@ from pathlib import Path
 import lightning
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -391,6 +392,13 @@ def test_a_resumed_fit_equals_a_whole_one(tmp_path, every: dict, limit: dict):
         assert whole.keys() - resumed.keys() <= {key for key in whole if key.startswith(("metric val_", "metric dev_"))}
 
 
+def test_the_twin_house_resumed_equals_an_uninterrupted_run(tmp_path):
+    whole = problems.state(*problems.twin_house(steps=5))
+    keep = ModelCheckpoint(tmp_path, filename="house", every_n_train_steps=2)
+    problems.twin_house(steps=2, enable_checkpointing=True, callbacks=[keep])
+    assert_same(whole, problems.state(*problems.twin_house(steps=5, ckpt_path=tmp_path / "house.ckpt")))
+
+
 def test_data_that_changed_in_mid_epoch_are_refused(tmp_path):
     problems.fit(steps=3, save=tmp_path, every={"every_n_train_steps": 3})
     (path,) = tmp_path.glob("*.ckpt")
@@ -501,6 +509,7 @@ def test_two_ranks_equal_one(tmp_path):
     for name, case in problems.CASES.items():
         assert_same(problems.state(*problems.fit(**case)), first[name], 1e-12)
         assert_same(first[name], second[name])
+    assert_same(problems.state(*problems.twin_house()), first["twin house"], 1e-9)
     assert_same(first["whole"], first["resumed"])
     assert_same(second["whole"], second["resumed"])
     assert [len(rank["predicted"]["y"]) for rank in (first, second)] == [3, 2]

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 
 from slimgraph import wiring
 from slimgraph.doors import Drawable
-from slimgraph.errors import MissingKeyError, OptionError, ShapeError, StrictOptions, WiringError, did_you_mean
+from slimgraph.errors import (
+    CycleError,
+    MissingKeyError,
+    OptionError,
+    ShapeError,
+    StrictOptions,
+    WiringError,
+    did_you_mean,
+)
 from slimgraph.node import key_names
 from slimgraph.slim import materialized
 from slimgraph.system.horizon import MovingHorizon
@@ -176,6 +184,10 @@ class System(nn.Module, Drawable, metaclass=StrictOptions):
         """What errors call it."""
         return f"system {self.name!r}" if self.name else "a System"
 
+    def node(self, name: str) -> Any:
+        """The node of that name. Raises UnknownOptionError with the nearest one."""
+        return wiring.find(self.nodes, name)
+
     def freeze(self) -> None:
         """Its parameters are no longer trained."""
         self.requires_grad_(False)
@@ -184,21 +196,30 @@ class System(nn.Module, Drawable, metaclass=StrictOptions):
         """Its parameters are trained again."""
         self.requires_grad_(True)
 
+    def _starts(self) -> set[str]:
+        """The keys that a picture shows with a start value: the states as far as they are known without data."""
+        own = {key for key in self.input_keys if key in self.output_keys}
+        try:
+            wiring.order(self.nodes, given=own)
+        except CycleError:
+            return {key for key in wiring.read_first(self.nodes) if key in self.output_keys}
+        return own
+
     def inner_graph(self, label: str) -> tuple[Any, dict[str, list[str]], dict[str, str]]:
         """Its nodes as a graph in one cluster; the readers of each outside key, the writer of each output."""
         import networkx as nx
 
-        graph, readers = nx.MultiDiGraph(), {}
+        graph, readers, starts = nx.MultiDiGraph(), {}, self._starts()
         places = [f"{label}/{name}" for name in wiring.names(self.nodes)]
         writers = {key: numbers[-1] for key, numbers in wiring.writers(self.nodes).items()}
         for place, node in zip(places, self.nodes, strict=True):
             graph.add_node(place, kind=node.kind, label=node.name or node.label, cluster=(label,))
-        for reader, node in enumerate(self.nodes):
+        for place, node in zip(places, self.nodes, strict=True):
             for key in node.input_keys:
                 if key in writers:
-                    graph.add_edge(places[writers[key]], places[reader], key=key, feedback=writers[key] >= reader)
-                if key in self.input_keys:
-                    readers.setdefault(key, []).append(places[reader])
+                    graph.add_edge(places[writers[key]], place, key=key, feedback=key in starts)
+                if key in starts or key not in writers:
+                    readers.setdefault(key, []).append(place)
         written = {key: places[number] for key, number in writers.items() if key in self.keep}
         return graph, readers, written
 

@@ -31,6 +31,7 @@ def main(strategy: str, folder: Path) -> None:
     problems.fit(**options, steps=6, save=folder / "saved", every={"every_n_train_steps": 6})
     path = next((folder / "saved").glob("*step=6.ckpt"))
     results["resumed"] = problems.state(*problems.fit(**options, steps=14, resume=path))
+    results["twin house"] = problems.state(*problems.twin_house(devices=2, strategy=strategy))
     # Predictions of five samples in batches of two per rank: 2 + 2, then one sample for one of the ranks.
     predicted = run.predict(lit, LitDataModule(predict=problems.data(5), batch_size=2))
     results["predicted"] = {"y": torch.cat([batch["y"] for batch in predicted])}

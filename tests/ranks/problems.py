@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,25 @@ def derived() -> Problem:
     net = Node(nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1)), ["x"], ["y"], name="net")
     x, y = variable("x"), variable("y")
     return Problem([net], PenaltyLoss([((y.grad(x) - torch.cos(x)) ** 2).minimize(name="residual")]))
+
+
+def twin_house(*, devices: int = 1, strategy: str = "auto", steps: int = 5, **options: Any) -> tuple[LitProblem, Any]:
+    """The first steps of the main example in float64, a batch of 34 windows of a day for all devices together."""
+    sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+    import house_data
+    import twin_house as example
+
+    torch.manual_seed(0)
+    series, scale = house_data.load()
+    problem = example.make_problem("pf", scale.mean_0.item(), scale.std_0.item()).double()
+    train = house_data.samples(series, house_data.TRAIN, 48)
+    train = {key: value.double() for key, value in train.items()}
+    lit = LitProblem(problem, "AdamW", 3e-3, optimizer_args={"weight_decay": 0.03})
+    sets = LitDataModule(train, batch_size=34 // devices)
+    resume = options.pop("ckpt_path", None)
+    run = trainer(max_steps=steps, max_epochs=-1, devices=devices, strategy=strategy, gradient_clip_val=1.0, **options)
+    run.fit(lit, sets, ckpt_path=resume)
+    return lit, run
 
 
 def trainer(**options: Any) -> lightning.Trainer:

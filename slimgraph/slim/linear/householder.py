@@ -21,7 +21,7 @@ from torch import Tensor
 from slimgraph.errors import OptionError, ShapeError
 
 BLOCK = 32
-"""Reflections per block; of 24, 32, 48 and 64 the best for n from 64 to 512 on a CPU."""
+"""Reflections per block; of 16 to 256 the best for n from 64 to 512 on a CPU."""
 
 
 def reflect(x: Tensor, U: Tensor, sign: Tensor) -> Tensor:

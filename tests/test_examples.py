@@ -1,0 +1,108 @@
+"""Every example runs as a user runs it, and the main one keeps what it promises."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(script, *arguments, **options):
+    command = [sys.executable, str(EXAMPLES / script), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=250, **options)
+
+
+@pytest.fixture
+def house(monkeypatch):
+    """The modules of the twin-house example."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import house_data
+    import twin_house
+
+    return twin_house, house_data
+
+
+def test_the_twin_house_runs_from_any_folder_and_leaves_its_pictures(tmp_path):
+    done = run("twin_house.py", "--quick", "--out", tmp_path / "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name in ("problem.svg", "problem.png", "temperatures.png", "eigenvalues.png"):
+        picture = tmp_path / "out" / name
+        assert str(picture) in done.stdout and picture.stat().st_size > 5_000
+    for word in ("hold", "ARX(12)", "linear: dominant eigenvalue", "pf: dominant eigenvalue", "celsius >= 10.0"):
+        assert word in done.stdout
+    assert "60/60" not in done.stderr and "2/2" in done.stderr  # the bar, at its end
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_diagram_leads_from_the_past_to_the_loss(house):
+    graph = house[0].make_problem().to_networkx()
+    import networkx as nx
+
+    assert nx.has_path(graph, "data:past", "loss") and nx.has_path(graph, "data:u", "loss")
+    assert graph.edges["house/sum", "house/state map", "x"]["feedback"]
+
+
+def test_a_second_run_with_the_same_seed_gives_the_same_numbers(house):
+    example, data = house
+    series, scale = data.load()
+    one, two = (example.fit("pf", series, scale.mean_0.item(), scale.std_0.item(), quick=True) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+
+
+def test_samples_line_up_with_the_series(house):
+    _, data = house
+    series, scale = data.load()
+    cut = data.samples(series, range(48, 96), nsteps=10, stride=5, shifts=(0.0, 1.0))
+    n = len(cut["u"]) // 2
+    # The second window starts at row 53: 24 rows of past, the last of which is the start of T.
+    assert torch.equal(cut["T"][1], series["T"][76:87]) and torch.equal(cut["u"][1], series["u"][77:87])
+    assert torch.equal(cut["past"][1].reshape(24, 25)[:, :7], series["T"][53:77])
+    assert torch.equal(cut["T"][n + 1], series["T"][76:87] + 1)
+    heat, boundary, weather = (cut["u"][n + 1] - series["u"][77:87]).split([7, 4, 7], dim=1)
+    assert not heat.any() and not weather.any() and torch.allclose(boundary, torch.ones(()), atol=1e-6)
+    # The past of the free run ends where the training and validation days end.
+    assert data.with_past(data.TEST) == range(30 * 48 - 24, 41 * 48)
+
+
+def test_the_baselines_are_what_their_names_say(house):
+    _, data = house
+    series, scale = data.load()
+    test = series["T"][data.TEST.start :]
+    held = scale.std_0 * (data.hold_last(series, data.TEST) - test).abs().mean()
+    assert held.item() == pytest.approx(6.44, abs=0.005)
+    # A series that an ARX model of order 2 makes is found again by its free run.
+    torch.manual_seed(0)
+    u, T = 0.1 * torch.randn(len(series["u"]), 18), torch.zeros(len(series["u"]), 7)
+    B = torch.randn(18, 7)
+    for k in range(2, len(T)):
+        T[k] = 1.2 * T[k - 1] - 0.4 * T[k - 2] + u[k] @ B
+    torch.testing.assert_close(data.arx({"T": T, "u": u}, data.TEST, 2), T[data.TEST.start :], atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--maps", "orthogonl"], "there is no map 'orthogonl'. Did you mean 'orthogonal'"),
+        (["--sed", "1"], "unrecognized arguments: --sed"),
+    ],
+)
+def test_a_wrong_argument_is_told_in_one_line(arguments, words):
+    done = run("twin_house.py", *arguments)
+    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_the_twin_house_reaches_its_accuracy(house):
+    example, data = house
+    series, scale = data.load()
+    test = data.samples(series, data.with_past(data.TEST))
+    problem = example.fit("linear", series, scale.mean_0.item(), scale.std_0.item())
+    with torch.no_grad():
+        error = scale.std_0 * (problem.step(test)["y"] - test["T"])[0, 1:]
+    assert error.abs().mean() <= 0.40
+    assert all(constraint.satisfied == 1.0 for constraint in problem.report(test).constraints)
