@@ -27,11 +27,15 @@ def open_door(room: str) -> ModuleType:
 
 
 class Drawable:
-    """Gives `.draw()` and `.show()` to anything that has `to_networkx()`."""
+    """Gives `.draw()`, `.show()` and `.graph()` to anything that has `to_networkx()`."""
 
     def draw(self, path: str | None = None, **options):
         """The diagram, written to `path` when one is given (.dot, .svg, .png); see `slimgraph.drawing.draw`."""
         return open_door("drawing").draw(self, path, **options)
+
+    def graph(self):
+        """The picture as a `pydot.Dot`, to be changed before it is drawn."""
+        return open_door("drawing").graph(self)
 
     def show(self, figname: str | None = None):
         """neuromancer's name for `draw`: writes the diagram to `figname`, or returns it."""

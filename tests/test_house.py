@@ -126,3 +126,21 @@ def test_no_file_knows_the_machine_it_was_written_on():
         text = path.read_bytes().decode("utf-8", errors="ignore")
         found += [f"{path.relative_to(ROOT)}: {match[0]}" for match in machine.finditer(text)]
     assert found == []
+
+
+# --- what the front page says -----------------------------------------------------------------------------------
+
+
+def test_the_code_of_the_readme_runs(tmp_path, monkeypatch):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "policy.svg").stat().st_size > 2000
+    assert "track: mean(sum((u - p)^2, dim=-1))" in done.stdout and "constraint_2: u >= -0.8" in done.stdout
+
+
+def test_every_link_of_the_documents_leads_somewhere():
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        prose = re.sub(r"```.*?```|`[^`]*`", "", page.read_text(), flags=re.DOTALL)
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", prose):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
