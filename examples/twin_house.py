@@ -27,7 +27,7 @@ STAGES = ((48, 180, 3e-3, 1e-3), (480, 60, 1e-3, 1e-4))
 def make_problem(state_map="linear", mean=0.0, std=1.0):
     """The model as nodes, and its loss: the fit, and bounds on the zone temperatures in degrees Celsius."""
     # It starts as a house that holds its heat, whose heaters warm their own zone, as it was measured last.
-    A = slim.maps[state_map].from_dense(0.945 * torch.eye(STATES) + 0.1 / STATES * torch.rand(STATES, STATES))
+    A = slim.maps[state_map].from_dense(0.94 * torch.eye(STATES) + 0.1 / STATES * torch.rand(STATES, STATES))
     B, C = slim.Linear(INPUTS, STATES, bias=True), slim.Linear(STATES, 7)
     past = slim.Linear(PAST * (7 + INPUTS), STATES, bias=True)
     with torch.no_grad():
