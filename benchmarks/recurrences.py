@@ -35,9 +35,3 @@ against_torch("spectral", 1.3)
 def _() -> tuple[Work, Work]:
     gelu = ours(64, "orthogonal", torch.nn.functional.gelu)
     return forward_and_backward(gelu, 100, 64, 64), forward_and_backward(ours(64, "orthogonal"), 100, 64, 64)
-
-
-@row("RNN with an orthogonal hidden map, T=4000 / T=1000", at_most=4.3)
-def _() -> tuple[Work, Work]:
-    rnn = ours(16, "orthogonal")
-    return forward_and_backward(rnn, 4000, 8, 16), forward_and_backward(rnn, 1000, 8, 16)

@@ -1,11 +1,12 @@
 # What every script here starts with, read by `source`: it goes to the project's root, takes --gpu out of the
-# arguments, and sets `python` to the interpreter of an environment that has the package and its dependencies.
+# arguments, and sets `caller` to the folder it was called from and `python` to the interpreter of an environment that has the package and its dependencies.
 #
 #   .venv       made here, with the torch that constraints.txt names
 #   .venv-gpu   made here for --gpu, with whatever torch the machine's Python has, or else the newest one
 #   an active virtual environment that has torch is used as it is; nothing is installed into it
 
 set -euo pipefail
+caller=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
 gpu=

@@ -29,9 +29,9 @@ def open_door(room: str) -> ModuleType:
 class Drawable:
     """Gives `.draw()`, `.show()` and `.graph()` to anything that has `to_networkx()`."""
 
-    def draw(self, path: str | None = None, **options):
-        """The diagram, written to `path` when one is given (.dot, .svg, .png); see `slimgraph.drawing.draw`."""
-        return open_door("drawing").draw(self, path, **options)
+    def draw(self, path: str | None = None):
+        """The diagram, written to `path` when one is given (.dot, .mmd, .svg, .png, .pdf, .html)."""
+        return open_door("drawing").draw(self, path)
 
     def graph(self):
         """The picture as a `pydot.Dot`, to be changed before it is drawn."""

@@ -101,8 +101,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     >>> did_you_mean('zzz', ['orthogonal', 'linear'])
     ''
     """
-    nearest = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)
-    return f" Did you mean {nearest[0]!r}?" if nearest else ""
+    found = nearest(name, known)
+    return "" if found is None else f" Did you mean {found!r}?"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like `name`, or None when none is."""
+    found = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)
+    return found[0] if found else None
 
 
 class StrictOptions(ABCMeta):

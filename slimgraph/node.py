@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,7 +15,8 @@ class Node(nn.Module, Drawable, metaclass=StrictOptions):
     """`callable` applied to the tensors under `input_keys`; its results stand under `output_keys`.
 
     `callable` is any function or module that takes one tensor per input key and gives one tensor, a tuple of them in
-    the order of the output keys, or a dict that holds them. Keys are strings or Variables.
+    the order of the output keys, or a dict that holds them. Keys are strings or Variables. A module, a method of one or
+    a System given as `callable` is trained with the node; modules that a function finds in its closure are not.
 
     Raises OptionError for a bare string instead of a list of keys; WiringError when the number of results differs from
     the output keys. What `callable` itself raises is passed on with the node's name, keys and input shapes as a note.
@@ -48,16 +49,30 @@ class Node(nn.Module, Drawable, metaclass=StrictOptions):
         self.name = name
         # A modules.Module answers with a triple; what a graph calls is its plain-tensor view.
         self.callable: Callable[..., Any] = getattr(callable, "to_torch", lambda: callable)()
+        owner = getattr(callable, "__self__", getattr(callable, "func", None))
+        if isinstance(owner, nn.Module):
+            # A method of a module, or a partial call of one: its parameters are trained with the node.
+            self.owner = owner
 
     @property
     def label(self) -> str:
         """Its name, or what it calls where it has none."""
         return self.name or getattr(self.callable, "__name__", type(self.callable).__name__)
 
-    def step(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The outputs for `data`, without the hooks of a module call; what roll-outs and problems run."""
+    @property
+    def call(self) -> Callable[..., Any]:
+        """What takes one tensor per input key; a System is called with them under its own keys, in their order."""
+        return self._call_by_key if hasattr(self.callable, "input_keys") else self.callable
+
+    def _call_by_key(self, *values: Tensor) -> tuple[Tensor, ...]:
+        inner: Any = self.callable
+        result = inner(dict(zip(inner.input_keys, values, strict=True)))
+        return tuple(result[key] for key in inner.output_keys)
+
+    def run(self, data: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs for `data`, without the hooks of a module call; what problems run."""
         try:
-            result = self.callable(*[data[key] for key in self.input_keys])
+            result = self.call(*[data[key] for key in self.input_keys])
         except Exception as error:
             self.explain(error, data)
             raise
@@ -67,7 +82,7 @@ class Node(nn.Module, Drawable, metaclass=StrictOptions):
         return self.named(result)
 
     def forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
-        return self.step(data)
+        return self.run(data)
 
     def named(self, result: Any) -> dict[str, Tensor]:
         """The results by key, from a tensor, a tuple or a dict."""
@@ -98,6 +113,8 @@ class Node(nn.Module, Drawable, metaclass=StrictOptions):
 
     def explain(self, error: Exception, data: Mapping[str, Any], when: str = "") -> None:
         """Notes on `error` which node it came from, or raises MissingKeyError for a key that `data` does not hold."""
+        if not isinstance(data, Mapping):
+            raise OptionError(f"{self.title} takes a dict of tensors; got {describe(data)}") from None
         for key in self.input_keys:
             if key not in data:
                 hint = did_you_mean(key, data)
@@ -137,6 +154,17 @@ def key_names(keys: Sequence[str | Any], what: str) -> list[str]:
         bad = keys[names.index("")]
         raise OptionError(f"{what} holds strings or Variables; got {type(bad).__name__}: {bad!r}")
     return names
+
+
+def node_list(nodes: Sequence[Any], who: str) -> list[Any]:
+    """`nodes` as a list of things with keys; `who` holds them, and is named in errors."""
+    if hasattr(nodes, "input_keys") or not isinstance(nodes, Iterable):
+        raise OptionError(f"{who} takes a list of nodes; got {type(nodes).__name__}: {nodes!r}. Write [...] around it")
+    listed = list(nodes)
+    for node in listed:
+        if not (hasattr(node, "input_keys") and hasattr(node, "run")):
+            raise OptionError(f"{who} holds Nodes and Systems; got {type(node).__name__}: {node!r}. Wrap it in a Node")
+    return listed
 
 
 def describe(value: Any) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -12,9 +13,11 @@ from slimgraph import wiring
 from slimgraph.doors import Drawable
 from slimgraph.errors import DuplicateNameError, OptionError, StrictOptions
 from slimgraph.losses import PenaltyLoss
-from slimgraph.report import Report, report
+from slimgraph.node import describe, node_list
+from slimgraph.report import TOLERANCE, Report, report
 from slimgraph.slim import reg_error_terms
 from slimgraph.symbolic.plan import require_grad
+from slimgraph.system import MovingHorizon, System
 
 
 class Problem(nn.Module, Drawable, metaclass=StrictOptions):
@@ -59,30 +62,33 @@ class Problem(nn.Module, Drawable, metaclass=StrictOptions):
         reg_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        for node in nodes:
-            if not hasattr(node, "input_keys"):
-                raise OptionError(f"a Problem holds Nodes and Systems; got {type(node).__name__}: {node!r}")
+        nodes = node_list(nodes, "a Problem")
         if not isinstance(loss, PenaltyLoss):
             raise OptionError(f"a Problem needs a loss such as PenaltyLoss; got {type(loss).__name__}: {loss!r}")
         self.nodes = nn.ModuleList(nodes)
         self.loss = loss
+        if not (isinstance(reg_weight, int | float) and math.isfinite(reg_weight) and reg_weight >= 0):
+            raise OptionError(f"reg_weight is a finite number >= 0; got {reg_weight!r}")
         self.reg_weight = reg_weight
-        self.grad_inference = grad_inference or bool(loss.plan.derived_keys)
+        self._grad_inference = grad_inference
         self._run_order = wiring.order(nodes, check_overwrite=check_overwrite)
-        self.run_order = [nodes[place] for place in self._run_order]
-        self._refuse_shadowing()
+        self._results = {*loss.output_keys}
+        read = [key for part in (*nodes, *loss.terms) for key in part.input_keys]
+        written = [key for node in nodes for key in node.output_keys]
+        self._refuse_shadowing([*read, *written])
+        if "name" in written:
+            raise DuplicateNameError("the key 'name' of a batch holds the name of its data set; no node can write it")
+        # Outside a System each batch stands for itself.
+        self._horizons = [node for node in nodes if isinstance(node, MovingHorizon)]
         self._regularised = self._reg_error_terms()
         # The batches that were checked already, by their keys.
         self._checked: set[frozenset[str]] = set()
 
-    def _refuse_shadowing(self) -> None:
-        """A term's output must not stand where a key's tensor is."""
-        keys = {key for node in self.nodes for key in (*node.input_keys, *node.output_keys)}
-        for name, term in zip(self.loss.names(), self.loss.terms, strict=True):
-            if name in keys:
-                raise DuplicateNameError(
-                    f"the {term.kind} {term} is called {name!r}, which is also a key; use another name"
-                )
+    def _refuse_shadowing(self, keys: Iterable[str]) -> None:
+        """A result must not stand where a key's tensor is."""
+        for key in keys:
+            if key in self._results:
+                raise DuplicateNameError(f"{key!r} is a key and a result of the loss; rename one:\n{self.loss!r}")
 
     def _reg_error_terms(self) -> list[tuple[str, Any]]:
         """Every module with a reg_error, once, by the name of its node and its place in it."""
@@ -92,6 +98,17 @@ class Problem(nn.Module, Drawable, metaclass=StrictOptions):
                 inner = [part for part in path.split(".") if part != "callable"]
                 found.setdefault(module, ".".join([name, *inner]))
         return [(name, module) for module, name in found.items()]
+
+    @property
+    def run_order(self) -> list[Any]:
+        """The nodes in the order in which they run."""
+        declared = list(self.nodes)
+        return [declared[place] for place in self._run_order]
+
+    @property
+    def grad_inference(self) -> bool:
+        """Whether evaluation keeps gradients: as asked for, and always where a term is derived."""
+        return self._grad_inference or self.loss.plan.derives
 
     # ---- running ----------------------------------------------------------------------------------------------------
 
@@ -107,7 +124,7 @@ class Problem(nn.Module, Drawable, metaclass=StrictOptions):
         data = self.step(batch)
         output = self.loss(data)
         if self._regularised:
-            errors = [module.reg_error() for _, module in self._regularised]
+            errors = [torch.as_tensor(module.reg_error()).sum() for _, module in self._regularised]
             output["reg_loss"] = self.reg_weight * sum(errors[1:], errors[0])
             output["loss"] = output["loss"] + output["reg_loss"]
         else:
@@ -118,24 +135,32 @@ class Problem(nn.Module, Drawable, metaclass=StrictOptions):
 
     def step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch with the outputs of all nodes, without the loss."""
+        if not isinstance(batch, dict):
+            raise OptionError(f"a Problem takes a dict of tensors; got {describe(batch)}")
         keys = frozenset(batch)
         if keys not in self._checked:
+            self._refuse_shadowing(keys)
             wiring.check_keys(self.run_order, batch, self.loss.terms)
             self._checked.add(keys)
         data = dict(batch)
-        if self.loss.plan.derived_keys:
-            data = require_grad(data, self.loss.plan.derived_keys)
+        if derived := self.loss.plan.derived_keys:
+            data = require_grad(data, derived)
+        for horizon in self._horizons:
+            horizon.reset()
         for node in self.run_order:
-            data |= node.step(data)
+            data |= require_grad(node.run(data), derived) if derived else node.run(data)
         return data
 
-    def report(self, data: dict[str, Tensor]) -> Report:
-        """How well each constraint is kept over `data`, with the objectives and each map's reg_error."""
+    def report(self, data: dict[str, Tensor], tolerance: float = TOLERANCE) -> Report:
+        """How well each constraint is kept over `data`, with the objectives and each map's reg_error.
+
+        A constraint counts as satisfied where its violation is at most `tolerance`, in the units of its two sides.
+        """
         data = {key: value for key, value in data.items() if key != "name"}
         with torch.no_grad():
             output = self(data)
-            errors = {name: module.reg_error() for name, module in self._regularised}
-        return report(self.loss, output, errors)
+            errors = {name: torch.as_tensor(module.reg_error()).sum() for name, module in self._regularised}
+        return report(self.loss, output, errors, tolerance)
 
     @property
     def terms(self) -> list[str]:
@@ -177,6 +202,20 @@ class Problem(nn.Module, Drawable, metaclass=StrictOptions):
             graph.add_edge(f"term:{number}", "loss", key="")
         if self._regularised:
             kinds = ", ".join(sorted({type(module).__name__ for _, module in self._regularised}))
-            graph.add_node("reg_error", kind="reg_error", label=f"{self.reg_weight:g} * reg_error of {kinds}")
+            factor = "" if self.reg_weight == 1 else f"{self.reg_weight:g} * "
+            graph.add_node("reg_error", kind="reg_error", label=f"{factor}reg_error of {kinds}")
             graph.add_edge("reg_error", "loss", key="")
+            for place, node in self._drawn_nodes():
+                if reg_error_terms(node):
+                    graph.add_edge(place, "reg_error", key="")
         return graph
+
+    def _drawn_nodes(self) -> list[tuple[str, Any]]:
+        """Each node with its id in the graph; a System is drawn open, as its own nodes."""
+        drawn: list[tuple[str, Any]] = []
+        for name, node in zip(wiring.names(self.nodes), self.nodes, strict=True):
+            if isinstance(node, System):
+                drawn += zip(node.places(node.name or name), node.nodes, strict=True)
+            else:
+                drawn.append((f"node:{name}", node))
+        return drawn

@@ -2,47 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-# Entries up to this violated count as satisfied: what a solver in single precision cannot tell from zero.
+# What a solver in single precision cannot tell from zero.
 TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
 class ConstraintReport:
-    """How well one constraint is kept over the samples of a batch; violations in the units of its two sides."""
+    """How well one constraint is kept over a batch; violations in the units of its two sides.
+
+    `satisfied` is the share of samples that keep it in every entry, `entries` the share of entries; `worst_sample` is
+    None for a constraint on trainable variables alone, which has no samples.
+    """
 
     name: str
     text: str
     satisfied: float
+    entries: float
     max_violation: float
     mean_violation: float
     p95_violation: float
-    worst_sample: int
+    worst_sample: int | None
 
 
 @dataclass(frozen=True)
 class Report:
     """`objectives` and `reg_errors` by name, `constraints` in the order of the loss; printing it gives a table.
 
-    `satisfied` is the share of entries whose violation is at most 1e-6.
+    An entry is satisfied when its violation is at most `tolerance`.
 
     >>> from slimgraph import Node, PenaltyLoss, Problem, variable
     >>> double = Node(lambda x: 2 * x, ["x"], ["y"], name="double")
     >>> problem = Problem([double], PenaltyLoss([], [variable("y") <= 3.]))
     >>> print(problem.report({"x": torch.tensor([[1.], [2.]])}))
-    constraint                satisfied         max        mean         p95  worst sample
-    constraint_1: y <= 3.0       50.0 %           1         0.5        0.95             1
+    constraint                satisfied     entries         max        mean         p95  worst sample
+    constraint_1: y <= 3.0       50.0 %      50.0 %           1         0.5        0.95             1
     """
 
     constraints: list[ConstraintReport]
     objectives: dict[str, float] = field(default_factory=dict)
     reg_errors: dict[str, float] = field(default_factory=dict)
+    tolerance: float = TOLERANCE
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain dicts, lists and numbers, as JSON takes it."""
@@ -53,10 +58,13 @@ class Report:
         if self.constraints:
             labels = [c.text if c.name == c.text else f"{c.name}: {c.text}" for c in self.constraints]
             width = min(60, max(map(len, ["constraint", *labels])))
-            lines = [f"{'constraint':<{width}}{'satisfied':>12}{'max':>12}{'mean':>12}{'p95':>12}{'worst sample':>14}"]
+            heads = "".join(f"{head:>12}" for head in ("satisfied", "entries", "max", "mean", "p95"))
+            lines = [f"{'constraint':<{width}}{heads}{'worst sample':>14}"]
             for label, c in zip(labels, self.constraints, strict=True):
                 numbers = "".join(f"{v:>12.4g}" for v in (c.max_violation, c.mean_violation, c.p95_violation))
-                lines.append(f"{label[:width]:<{width}}{100 * c.satisfied:>10.1f} %{numbers}{c.worst_sample:>14}")
+                shares = f"{100 * c.satisfied:>10.1f} %{100 * c.entries:>10.1f} %"
+                worst = "" if c.worst_sample is None else c.worst_sample
+                lines.append(f"{label[:width]:<{width}}{shares}{numbers}{worst:>14}")
             blocks.append("\n".join(lines))
         for title, values in (("objective", self.objectives), ("reg_error", self.reg_errors)):
             if values:
@@ -70,29 +78,31 @@ class Report:
 
 
 @torch.no_grad()
-def report(loss: Any, output: dict[str, Tensor], reg_errors: dict[str, Tensor]) -> Report:
+def report(loss: Any, output: dict[str, Tensor], reg_errors: dict[str, Tensor], tolerance: float = TOLERANCE) -> Report:
     """The report on what a problem with this `loss` gave as `output`."""
     names = loss.names()
     n = len(loss.objectives)
     constraints = [
-        _constraint(name, str(constraint), output[f"{name}_violation"])
+        _constraint(name, str(constraint), output[f"{name}_violation"], bool(constraint.keys), tolerance)
         for name, constraint in zip(names[n:], loss.constraints, strict=True)
     ]
     objectives = {name: output[name].item() for name in names[:n]}
-    return Report(constraints, objectives, {name: error.item() for name, error in reg_errors.items()})
+    return Report(constraints, objectives, {name: error.item() for name, error in reg_errors.items()}, tolerance)
 
 
-def _constraint(name: str, text: str, violation: Tensor) -> ConstraintReport:
+def _constraint(name: str, text: str, violation: Tensor, has_samples: bool, tolerance: float) -> ConstraintReport:
     entries = violation.detach().double().flatten()
-    per_sample = violation.detach().reshape(violation.shape[0], -1).amax(1) if violation.ndim else violation.reshape(1)
+    count = len(violation) if has_samples and violation.ndim else 1
+    per_sample = entries.reshape(count, -1).amax(1)
     return ConstraintReport(
         name=name,
         text=text,
-        satisfied=(entries <= TOLERANCE).double().mean().item(),
+        satisfied=(per_sample <= tolerance).double().mean().item(),
+        entries=(entries <= tolerance).double().mean().item(),
         max_violation=entries.max().item(),
         mean_violation=entries.mean().item(),
         p95_violation=_quantile(entries, 0.95),
-        worst_sample=int(per_sample.argmax()),
+        worst_sample=int(per_sample.argmax()) if has_samples else None,
     )
 
 
@@ -103,6 +113,3 @@ def _quantile(entries: Tensor, share: float) -> float:
     low = int(place)
     high = min(low + 1, len(ranked) - 1)
     return torch.lerp(ranked[low], ranked[high], place - low).item()
-
-
-__all__: Sequence[str] = ["ConstraintReport", "Report", "report"]

@@ -5,7 +5,6 @@ A node here is anything with `input_keys`, `output_keys` and `name`.
 
 from __future__ import annotations
 
-import heapq
 import warnings
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -14,9 +13,11 @@ from slimgraph.errors import (
     CycleError,
     DuplicateNameError,
     MissingKeyError,
+    OptionError,
     OverwriteError,
     UnknownOptionError,
     did_you_mean,
+    nearest,
 )
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ def order(
 
     Raises CycleError, which shows the cycle as a path.
     """
+    if check_overwrite not in (True, False, "error"):
+        raise OptionError(f"check_overwrite is True, False or 'error'; got {check_overwrite!r}")
     labels, by_key = names(nodes), writers(nodes)
     if overwritten := [key for key in by_key if _is_overwritten(key, by_key[key], nodes, given)]:
         if check_overwrite:
@@ -100,12 +103,14 @@ def order(
     ready = [place for place in range(len(nodes)) if not waits[place]]
     result = []
     while ready:
-        place = heapq.heappop(ready)
+        # Not a heap: torch.compile knows lists.
+        place = min(ready)
+        ready.remove(place)
         result.append(place)
         for reader in after[place]:
             waits[reader] -= 1
             if not waits[reader]:
-                heapq.heappush(ready, reader)
+                ready.append(reader)
     if len(result) < len(nodes):
         stuck = [place for place in range(len(nodes)) if waits[place]]
         raise CycleError(_cycle_text(nodes, labels, stuck, by_key, given, inside))
@@ -133,9 +138,10 @@ def _missing(who: str, key: str, data: Collection[str], nodes: Sequence[Keyed], 
     produced = {k: label for label, node in zip(labels, nodes, strict=True) for k in node.output_keys}
     text = f"{who} reads {key!r}, the data holds {sorted(map(str, data))}"
     text += f" and the nodes give {sorted(produced)}." if produced else "."
-    if hint := did_you_mean(key, {*map(str, data), *produced} - {key}):
-        nearest = hint.split("'")[1]
-        text += hint + (f" It comes from node {produced[nearest]!r}." if nearest in produced else "")
+    known = sorted({*map(str, data), *produced} - {key})
+    text += did_you_mean(key, known)
+    if (found := nearest(key, known)) in produced:
+        text += f" It comes from node {produced[found]!r}."
     if key in produced:
         text += f" Node {produced[key]!r} gives it, but only later."
     return text

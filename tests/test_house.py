@@ -136,7 +136,7 @@ def test_the_code_of_the_readme_runs(tmp_path, monkeypatch):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "policy.svg").stat().st_size > 2000
-    assert "track: mean(sum((u - p)^2, dim=-1))" in done.stdout and "constraint_2: u >= -0.8" in done.stdout
+    assert "track: mean(sum((u - p)^2, dim=-1))" in done.stdout and "constraint_2: 10 * (u >= -0.8)" in done.stdout
 
 
 def test_every_link_of_the_documents_leads_somewhere():

@@ -16,8 +16,13 @@ x, y = variable("x"), variable("y")
 batch = {"x": torch.tensor([[0.0, 2.0], [3.0, -1.0]]), "y": torch.tensor([[1.0], [2.0]])}
 
 
+def with_name(term, name):
+    term.name = name
+    return term
+
+
 def terms():
-    return [(x**2).minimize(name="fit"), Loss(["x"], lambda v: v.sum(), 0.5, name="sum")], [
+    return [(x**2).minimize(name="fit"), Loss(["x"], torch.sum, 0.5, name="sum")], [
         2 * (x <= 1),
         y == 1.5,
         y >= x,
@@ -141,6 +146,35 @@ def test_per_sample_multipliers_follow_the_index():
         loss({"y": data["y"]})
 
 
+def test_weights_may_change_and_widths_may_not():
+    cap = y <= 1.0
+    loss = AugmentedLagrangeLoss([], [cap], mu_init=1.0)
+    first = loss(batch)["loss"]
+    cap.weight = 100.0
+    torch.testing.assert_close(loss(batch)["loss"], 100 * first)
+    with pytest.raises(ShapeError, match="multipliers for 1 constraint entries per sample, this batch has 2"):
+        loss({"y": torch.ones(2, 2)})
+
+
+def test_a_loss_that_was_born_in_inference_mode_can_be_trained():
+    loss = AugmentedLagrangeLoss([], [y <= 1.0])
+    with torch.inference_mode():
+        loss(batch)
+    point = torch.nn.Parameter(torch.tensor([[2.0]]))
+    loss({"y": point})["loss"].backward()
+    assert point.grad is not None
+
+
+def test_per_sample_multipliers_count_samples_and_serve_training_only():
+    loss = AugmentedLagrangeLoss([], [y <= 1.0], train_data={"y": torch.ones(5, 1)}, mu_init=1.0, per_sample=True)
+    assert loss.samples == 5
+    data = {"y": torch.tensor([[3.0]])}
+    loss.update({**loss({**data, "index": torch.tensor([4])}), "index": torch.tensor([4])})
+    with pytest.raises(OptionError, match="made for 5 samples, the data hold index 7"):
+        loss({**data, "index": torch.tensor([7])})
+    assert loss.eval()(data)["loss"] == PenaltyLoss([], [y <= 1.0])(data)["loss"] == 2.0
+
+
 def test_multipliers_are_saved_and_come_back_in_a_fresh_loss():
     loss = AugmentedLagrangeLoss([], [y <= 1.0], mu_init=1.0)
     loss.update(loss(batch))
@@ -158,8 +192,12 @@ def test_multipliers_are_saved_and_come_back_in_a_fresh_loss():
         (lambda: PenaltyLoss([x]), OptionError, "holds Objectives; got Variable: x. Write it with .minimize"),
         (lambda: PenaltyLoss(x.minimize()), OptionError, "objectives is a list; got one"),
         (lambda: PenaltyLoss([], [x.minimize()]), OptionError, "constraints holds Constraints; got Objective"),
-        (lambda: PenaltyLoss([x.minimize(name="f"), y.minimize(name="f")]), DuplicateNameError, r"'f' of mean\(y\)"),
-        (lambda: PenaltyLoss([x.minimize(name="loss")]), DuplicateNameError, "'loss' .* a result of every loss"),
+        (lambda: PenaltyLoss([x.minimize(name="f"), y.minimize(name="f")]), DuplicateNameError,
+         r"'f' of mean\(x\) belongs to another"),
+        (lambda: PenaltyLoss([x.minimize(name="loss")]), DuplicateNameError,
+         "name 'loss' of mean.* belongs to another result"),
+        (lambda: PenaltyLoss([x.minimize(name="a_value")], [with_name(x <= 1, "a")]), DuplicateNameError, "'a_value'"),
+        (lambda: Loss("xy", torch.mean), OptionError, r"is a list of keys; got 'xy'. Write \['xy'\]"),
         (lambda: BarrierLoss([], [], barrier="log1"), UnknownOptionError, "no barrier 'log1'. Did you mean 'log10'"),
         (lambda: BarrierLoss([], [], barrier=lambda z: -z), OptionError, "to upper_bound=1.0 below 0; .* slope -1"),
         (lambda: AugmentedLagrangeLoss([], [], sigma=0.5), OptionError, "needs sigma >= 1; got 0.5"),

@@ -472,3 +472,9 @@ def test_a_module_with_its_own_reg_error_is_taken_whole():
     whole, container = Penalised(), Container()
     assert slim.reg_error_terms(nn.Sequential(whole, container)) == [("0", whole), ("1.inner", container.inner)]
     assert slim.total_reg_error(whole) == 5
+
+
+def test_a_map_that_does_not_exist_is_told_with_the_nearest():
+    with pytest.raises(UnknownOptionError, match="there is no map 'othogonal'. Did you mean 'orthogonal'"):
+        slim.maps["othogonal"]
+    assert "othogonal" not in slim.maps and slim.maps.get("othogonal") is None

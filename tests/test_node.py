@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 
 import pytest
@@ -58,6 +59,16 @@ def test_a_module_api_module_is_called_by_its_tensor_view():
     assert torch.equal(Node(module, ["x"], ["y"])({"x": x})["y"], module.inner(x))
 
 
+@pytest.mark.parametrize(
+    "wrap", [lambda net: net.forward, lambda net: functools.partial(net)], ids=["method", "partial"]
+)
+def test_the_parameters_behind_a_method_or_a_partial_are_trained(wrap):
+    net = nn.Linear(3, 1)
+    node = copy.deepcopy(Node(wrap(net), ["x"], ["y"]))
+    node({"x": x})["y"].sum().backward()
+    assert all(p.grad is not None for p in node.parameters()) and len(list(node.parameters())) == 2
+
+
 def test_freeze_and_unfreeze_reach_every_parameter_and_none_is_needed():
     node = Node(slim.maps["orthogonal"](3, 3), ["x"], ["y"])
     node.freeze()
@@ -93,6 +104,11 @@ def test_a_wrong_declaration_is_told_at_once(make, error, words):
 def test_a_missing_key_is_told_with_the_nearest_one():
     with pytest.raises(MissingKeyError, match=r"node 'head' reads 'hh', the data holds \['h', 'u'\]. Did you mean 'h'"):
         Node(torch.neg, ["hh"], ["y"], name="head")({"h": x, "u": x})
+
+
+def test_a_tensor_instead_of_a_dict_is_told():
+    with pytest.raises(OptionError, match=r"node 'n' takes a dict of tensors; got \(2, 3\) float32"):
+        Node(torch.neg, ["x"], ["y"], name="n")(x)
 
 
 def test_a_wrong_number_of_results_is_told_with_both():

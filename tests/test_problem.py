@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from slimgraph import BarrierLoss, Node, PenaltyLoss, Problem, System, slim, variable
+from slimgraph import BarrierLoss, MovingHorizon, Node, PenaltyLoss, Problem, System, slim, variable
 from slimgraph.errors import DuplicateNameError, OptionError, UnknownOptionError
 
 x, y, t = variable("x"), variable("y"), variable("t")
@@ -29,6 +29,11 @@ class Regularised(nn.Module):
 
     def reg_error(self):
         return self.inner.U.new_tensor(2.0) + 0 * self.inner.U.sum()
+
+
+def named(term, name):
+    term.name = name
+    return term
 
 
 def example(**options):
@@ -92,15 +97,45 @@ def test_it_moves_to_another_dtype_whole():
 
 def test_functional_call_and_compile_give_the_same_numbers():
     a = variable(2, display_name="a")
-    problem = Problem([Node(nn.Linear(3, 2), ["x"], ["y"])], PenaltyLoss([(a * y).minimize()], [y <= 1]))
+    decay = System([Node(lambda s, x: 0.5 * s + x, ["s", "x"], ["s"])], nsteps=3)
+    nodes = [Node(nn.Linear(3, 2), ["x"], ["y"]), Node(lambda x: 0 * x[:, None], ["x"], ["s"], name="start"), decay]
+    problem = Problem(nodes, PenaltyLoss([(a * y).minimize(), variable("s").minimize()], [y <= 1]))
     state = {key: value + 1 for key, value in problem.state_dict().items()}
     called = torch.func.functional_call(problem, state, (batch,))["loss"]
     moved = copy.deepcopy(problem)
     moved.load_state_dict(state)
     assert torch.equal(called, moved(batch)["loss"])
-    problem(batch)
     compiled = torch.compile(problem, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(batch)["loss"], problem(batch)["loss"])
+
+
+def test_a_key_that_a_plain_node_writes_can_be_derived_by():
+    double, square = Node(lambda p: 2 * p, ["p"], ["x"], name="double"), Node(torch.square, ["x"], ["y"], name="square")
+    problem = Problem([double, square], PenaltyLoss([y.grad(x).minimize(torch.sum, name="slope")]))
+    for mode in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+        with mode():
+            assert problem({"p": torch.tensor([[1.0], [2.0]])})["slope"] == 12.0
+
+
+def test_a_moving_horizon_in_a_problem_forgets_between_batches():
+    window = MovingHorizon(Node(lambda x: x.sum(1), ["x"], ["s"], name="sum"), ndelay=2)
+    problem = Problem([window], PenaltyLoss([variable("s").minimize(name="mean")]))
+    assert problem({"x": torch.ones(2, 1)})["mean"] == 2 and problem({"x": torch.full((3, 1), 10.0)})["mean"] == 20
+    assert copy.deepcopy(problem)({"x": torch.ones(2, 1)})["mean"] == 2
+
+
+def test_a_node_that_is_replaced_runs():
+    problem = Problem([Node(torch.neg, ["x"], ["y"])], PenaltyLoss([y.minimize(name="mean")]))
+    problem.nodes[0] = Node(lambda x: 3 * x, ["x"], ["y"])
+    assert problem({"x": torch.ones(2, 1)})["mean"] == 3
+
+
+def test_an_error_inside_a_term_names_the_term_and_its_shapes():
+    problem = example()
+    problem.loss = PenaltyLoss([x.minimize(), (x @ t).minimize(name="bad")])
+    with pytest.raises(RuntimeError, match="cannot be multiplied") as caught:
+        problem(batch)
+    assert caught.value.__notes__ == ["in objective 'bad', mean(x @ t), with x (5, 3), t (5, 2)"]
 
 
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
@@ -119,20 +154,38 @@ def test_derivatives_through_nodes_work_in_every_grad_mode(mode):
 
 
 def test_the_report_says_who_is_violated_by_how_much_and_where():
-    value = torch.tensor([[0.0, 1.0], [2.0, 5.0], [1.0, 1.0], [1.0, 1.0]])
+    value = torch.tensor([[0.0, 1.0], [1.0, 5.0], [1.0, 2.0], [1.0, 1.0]])
     loss = PenaltyLoss([y.minimize(name="mean")], [y <= 1, y >= -1])
     report = Problem([Node(slim.maps["softSVD"](2, 2), ["x"], ["z"], name="map")], loss).report(
         {"x": value, "y": value}
     )
     upper, lower = report.constraints
     assert (upper.name, upper.text) == ("constraint_1", "y <= 1")
-    assert upper.satisfied == 0.75 and upper.max_violation == 4.0 and upper.mean_violation == 0.625
+    assert (upper.satisfied, upper.entries) == (0.5, 0.75)
+    assert upper.max_violation == 4.0 and upper.mean_violation == 0.625
     assert upper.p95_violation == pytest.approx(torch.quantile(torch.relu(value - 1).double().flatten(), 0.95).item())
     assert upper.worst_sample == 1
     assert lower.satisfied == 1.0 and lower.max_violation == 0.0
     assert report.objectives == {"mean": 1.5} and list(report.reg_errors) == ["map"]
     assert json.loads(json.dumps(report.as_dict()))["constraints"][0]["worst_sample"] == 1
-    assert "constraint_1: y <= 1       75.0 %" in str(report)
+    assert "constraint_1: y <= 1       50.0 %      75.0 %" in str(report)
+
+
+def test_what_counts_as_satisfied_can_be_said():
+    problem = Problem([Node(torch.neg, ["x"], ["z"])], PenaltyLoss([], [x == 0]))
+    data = {"x": torch.tensor([[1e-3], [0.0], [0.1], [0.0]])}
+    assert problem.report(data).constraints[0].satisfied == 0.5
+    assert problem.report(data, tolerance=1e-2).constraints[0].satisfied == 0.75
+
+
+def test_reg_error_is_drawn_from_the_nodes_that_have_one():
+    rollout = System(
+        [Node(Regularised(3), ["h"], ["h"], name="map"), Node(torch.neg, ["h"], ["g"], name="minus")], nsteps=2
+    )
+    problem = Problem([Node(Regularised(), ["x"], ["y"], name="net"), rollout], PenaltyLoss([y.minimize()]))
+    graph = problem.to_networkx()
+    assert set(graph.predecessors("reg_error")) == {"node:net", "node_2/map"}
+    assert graph.nodes["reg_error"]["label"] == "reg_error of Regularised"
 
 
 def test_what_a_problem_prints():
@@ -143,7 +196,7 @@ def test_what_a_problem_prints():
         "  PenaltyLoss()",
         "    fit: mean((y - t)^2)",
         "    constraint_1: y <= 0.1",
-        "    constraint_2: y >= -0.1",
+        "    constraint_2: 2 * (y >= -0.1)",
     ]
 
 
@@ -155,7 +208,20 @@ def test_what_a_problem_prints():
         (lambda: example(reg_wight=1.0), UnknownOptionError, "no option 'reg_wight'. Did you mean 'reg_weight'"),
         (lambda: example().node("nett"), OptionError, r"no node 'nett' among \['net'\]. Did you mean 'net'"),
         (lambda: Problem([Node(torch.neg, ["x"], ["y"])], PenaltyLoss([y.minimize(name="y")])), DuplicateNameError,
-         r"mean\(y\) is called 'y', which is also a key"),
+         "'y' is a key and a result of the loss; rename one"),
+        (lambda: Problem([Node(torch.neg, ["x"], ["q_value"])], PenaltyLoss([], [named(y <= 1, "q")])),
+         DuplicateNameError,
+         "'q_value' is a key and a result of the loss"),
+        (lambda: Problem([Node(torch.neg, ["x"], ["loss"])], PenaltyLoss()), DuplicateNameError,
+         "'loss' is a key and a"),
+        (lambda: example()({**batch, "fit": batch["x"]}), DuplicateNameError,
+         "'fit' is a key and a result of the loss"),
+        (lambda: Problem([Node(torch.neg, ["x"], ["name"])], PenaltyLoss()), DuplicateNameError,
+         "no node can write it"),
+        (lambda: Problem(Node(torch.neg, ["x"], ["y"]), PenaltyLoss()), OptionError, "takes a list of nodes; got Node"),
+        (lambda: example(reg_weight=-1.0), OptionError, "reg_weight is a finite number >= 0; got -1.0"),
+        (lambda: example(check_overwrite="eror"), OptionError, "True, False or 'error'; got 'eror'"),
+        (lambda: example()(batch["x"]), OptionError, r"takes a dict of tensors; got \(5, 3\) float32"),
     ],
 )  # fmt: skip
 def test_wrong_input_is_named(make, error, words):

@@ -241,3 +241,8 @@ def test_bad_cells_are_refused_with_both_values():
         slim.RNN(N, H, 0)
     with pytest.raises(ShapeError, match=r"of one batch, got shapes \(4, 3\) and \(2, 5\)"):
         slim.RNNCell(N, H)(torch.zeros(B, N), torch.zeros(2, H))
+
+
+def test_a_drawn_rnn_tells_its_axes():
+    labels = [slim.RNN(2, 3, batch_first=first).to_networkx().nodes["x"]["label"] for first in (False, True)]
+    assert labels == ["sequence (time, batch, 2)", "sequence (batch, time, 2)"]

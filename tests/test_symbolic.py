@@ -120,6 +120,36 @@ def test_random_expressions_equal_eager_evaluation(tree):
             assert torch.equal(eager, again)
 
 
+def test_truths_combine_and_a_tensor_in_front_is_a_weight():
+    x, y = variable("x"), variable("y")
+    data = {"x": t, "y": t.flip(0)}
+    assert torch.equal(((x > 0) & ~(y > 1))(data), (t > 0) & ~(t.flip(0) > 1))
+    assert torch.equal(((x > 0) * y)(data), (t > 0) * t.flip(0))
+    for weighed in (torch.tensor(10.0) * (x <= 1), (x <= 1) * torch.tensor(10.0)):
+        assert isinstance(weighed, Constraint) and str(weighed) == "10 * (x <= 1)"
+    assert str((x <= 1) ^ 2) == "(x <= 1)^2"
+
+
+def test_two_parameters_never_share_a_name():
+    a = variable(nn.Parameter(torch.tensor([10.0])), display_name="variable_2")
+    b, c = variable(nn.Parameter(torch.tensor([1.0]))), variable(nn.Parameter(torch.tensor([5.0])))
+    assert (a + b + c)({}).item() == 16.0
+
+
+def test_derivatives_by_parts_by_trainables_and_alone_in_every_grad_mode():
+    x, k = variable("x"), variable(nn.Parameter(torch.tensor([3.0], dtype=torch.float64)))
+    part = x[:, :1]
+    for mode in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+        with mode():
+            point = t.clone()
+            assert torch.equal((part**2).grad(part)({"x": point}).detach(), 2 * t[:, :1])
+            assert (k**2).grad(k)({}).item() == 6.0
+            slope = x.minimize(torch.sum).grad({"x": point}, "x")
+            assert torch.equal(slope, torch.ones_like(t))
+    with pytest.raises(ExpressionError, match=r"needs gradients: x of shape \(2, 2\) has requires_grad=False"):
+        gradient(t, t)
+
+
 def test_shared_parts_are_evaluated_once_and_chance_is_not_shared():
     calls = []
 
@@ -237,10 +267,10 @@ def test_the_six_forms_of_variable():
     assert variable("x").keys == ["x"]
     assert variable().value.shape == variable(display_name="k").value.shape == (1,)
     assert variable(2, 3).value.shape == variable((2, 3)).value.shape == (2, 3)
-    assert not variable(torch.ones(2)).is_trainable
-    assert (
-        variable(nn.Parameter(torch.ones(2))).is_trainable and variable(torch.ones(2, requires_grad=True)).is_trainable
-    )
+    values = torch.ones(2), nn.Parameter(torch.ones(2)), torch.ones(2, requires_grad=True)
+    assert [isinstance(variable(value).value, nn.Parameter) for value in values] == [False, True, True]
+    with pytest.raises(ExpressionError, match="not computed from others; write .detach"):
+        variable(values[2] + 1)
     f = variable(["x", variable("y")], lambda a, b: a - b, display_name="d")
     assert f.keys == ["x", "y"] and repr(f) == "d"
     for wrong in (3.0, None, "x"):
@@ -281,6 +311,9 @@ def test_weights_norms_and_names():
 def test_variables_live_in_sets_and_dicts():
     x, y = variable("x"), variable("x")
     assert x in [y, x] and x not in [y] and len({x, y}) == 2 and {x: 1}[x] == 1
+    assert x != y
+    ones, zeros = variable(torch.ones(1)), variable(torch.zeros(1))
+    assert zeros in [ones, zeros]
 
 
 def test_names_do_not_depend_on_the_process():
@@ -297,6 +330,17 @@ def test_names_do_not_depend_on_the_process():
         (lambda x: bool(x == 1), ExpressionError, "'x == 1' has no truth value"),
         (lambda x: bool(x + 1), ExpressionError, r"expression x \+ 1 has no truth value"),
         (lambda x: list(x), ExpressionError, r"write x.unpack\(n\)"),
+        (lambda x: x != 0, ExpressionError, r"for its truth write torch.ne\(x, 0\)"),
+        (lambda x: x ^ 2, ExpressionError, r"a power is written x \*\* 2"),
+        (lambda x: torch.relu_(x), ExpressionError, r"relu_ changes a tensor in place.*torch.relu instead"),
+        (lambda x: F.relu(x, inplace=True), ExpressionError, "changes a tensor in place"),
+        (lambda x: torch.zeros(2).add_(x), ExpressionError, "write a = a \\+ x instead of a \\+= x"),
+        (lambda x: x(t), ExpressionError, "x takes a dict of tensors; got Tensor"),
+        (lambda x: Constraint(x, 1, "<="), OptionError, r"comparator, LT\(\), GT\(\) or Eq\(\); got '<='"),
+        (lambda x: x.minimize("fit"), OptionError, "a metric to call, such as torch.mean; got 'fit'"),
+        (lambda x: (x <= 1) * torch.ones(2), OptionError, "finite number >= 0; got tensor"),
+        (lambda x: x.minimize(name="f").grad({"x": t}, "z"), MissingKeyError, r"objective 'f' reads \['x'\], not 'z'"),
+        (lambda x: variable(-1), ExpressionError, r"variable takes a key, sizes.*got \(-1\)"),
         (lambda x: x.sum(), AttributeError, r"no method 'sum'; write torch.sum\(x\)"),
         (lambda x: x.shape, AttributeError, "x has no 'shape': it has a value only for a batch"),
         (lambda x: x.foo, AttributeError, "no attribute 'foo'"),

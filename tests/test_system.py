@@ -17,6 +17,7 @@ from slimgraph.errors import (
     DuplicateNameError,
     MissingKeyError,
     OptionError,
+    OverwriteError,
     ShapeError,
     UnknownOptionError,
     WiringError,
@@ -86,6 +87,19 @@ def test_maps_are_built_once_per_roll_out():
     assert len(built) == 1 and state_map.weight.grad is not None
 
 
+def test_an_init_func_serves_in_a_problem():
+    system = System([step], nstep_key="u", init_func=lambda d: {**d, "x": torch.ones(2, 1, 1)})
+    out = Problem([system], PenaltyLoss([variable("x").minimize(name="mean")]))({"u": u5})
+    assert out["mean"] == 1
+
+
+def test_a_system_is_what_a_node_calls():
+    inner = System([step], nsteps=3)
+    node = Node(inner, ["start", "input"], ["path"], name="inner")
+    assert torch.equal(node({"start": x0, "input": u5})["path"], inner({"x": x0, "u": u5})["x"])
+    assert inner.input_keys == ["x", "u"]
+
+
 def test_init_func_gives_the_start():
     system = System([Node(torch.neg, ["x"], ["x"])], nsteps=2, init_func=lambda d: {**d, "x": torch.ones(1, 1, 1)})
     assert system({})["x"].flatten().tolist() == [1, -1, 1]
@@ -150,7 +164,7 @@ def test_a_moving_horizon_sees_the_past_and_forgets_between_batches():
     data = {"u": torch.tensor([1.0, 10.0, 100.0, 1000.0]).reshape(1, 4, 1)}
     for _ in range(2):
         assert system(data)["s"].flatten().tolist() == [3.0, 12.0, 111.0, 1110.0]
-    assert window.history == {"u": []}
+    assert window.window.history == {"u": []}
     with_past = MovingHorizon(window.module, ndelay=3, history={"u": [torch.full((1, 1), 5.0)] * 2})
     assert System([with_past], nstep_key="u")(data)["s"].flatten().tolist()[:2] == [11.0, 16.0]
 
@@ -167,7 +181,7 @@ x0, u5 = torch.zeros(2, 1, 1), torch.zeros(2, 5, 1)
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda: System([step], nsteps=0), OptionError, "needs nsteps >= 1; got 0"),
+        (lambda: System([step], nsteps=0), OptionError, "whole number nsteps >= 1; got 0"),
         (lambda: System([step], nstps=3), UnknownOptionError, "no option 'nstps'. Did you mean 'nsteps'"),
         (lambda: System([step, step]), DuplicateNameError, "two nodes are called 'step'"),
         (lambda: System([step], keep=["y"]), OptionError, r"cannot keep 'y'; its nodes give \['x'\]"),
@@ -185,7 +199,27 @@ x0, u5 = torch.zeros(2, 1, 1), torch.zeros(2, 5, 1)
         (lambda: SystemPreview([step], {"r": ["step"]}), OptionError, "'r' to node 'step', which does not read it"),
         (lambda: SystemPreview([step], {"u": ["stop"]}), OptionError, "to node 'stop'.* Did you mean 'step'"),
         (lambda: SystemPreview([step], {"u": ["step"]}, pad_mode="replicat"), OptionError, "Did you mean 'replicate'"),
-        (lambda: MovingHorizon(step, ndelay=0), OptionError, "ndelay is at least 1; got 0"),
+        (lambda: SystemPreview([step], {"u": ["step"]}, {"q": 2}), OptionError,
+         r"gives 'q', preview_keys_map holds \['u'\]"),
+        (lambda: SystemPreview([step], {"x": ["step"]}), OptionError, "'x' is produced by a System itself"),
+        (lambda: System(step), OptionError, "takes a list of nodes; got Node"),
+        (lambda: System([nn.Linear(1, 1)]), OptionError, "holds Nodes and Systems; got Linear"),
+        (lambda: System([System([step])]), OptionError, "cannot roll out another System"),
+        (lambda: System([step, Node(torch.neg, ["u"], ["x"], name="other")]), OverwriteError,
+         "'x' is written by node 'step' and node 'other'"),
+        (lambda: System([step], nsteps=2.5), OptionError, "whole number nsteps >= 1; got 2.5"),
+        (lambda: System([step], nstep_key="u")({"x": x0, "u": torch.ones(2, 3)}), ShapeError,
+         r"counts its steps on 'u', \(batch, time, features\); got \(2, 3\)"),
+        (lambda: System([step], nsteps=2, init_func=lambda d: None)({}), OptionError,
+         "must return the data; it gave None"),
+        (lambda: System([step], nsteps=2)({"x": torch.zeros(1, 1, 1), "u": u5}), ShapeError,
+         r"entries of 'x' in a System have different shapes, in the order of time: \[\(1, 1\), \(2, 1\)\]"),
+        (lambda: System([Node(torch.neg, ["u"], ["y"])], nsteps=2)({"u": u5, "y": u5}), ShapeError,
+         "produces 'y' itself"),
+        (lambda: System([step], nsteps=2)(x0), OptionError, r"takes a dict of tensors; got \(2, 1, 1\) float32"),
+        (lambda: MovingHorizon(nn.Linear(1, 1)), OptionError, "holds a Node; got Linear"),
+        (lambda: MovingHorizon(step, history={"z": []}), OptionError, r"'z', but node 'step' reads \['x', 'u'\]"),
+        (lambda: MovingHorizon(step, ndelay=0), OptionError, "ndelay is a whole number, at least 1; got 0"),
     ],
 )  # fmt: skip
 def test_wrong_input_is_named(call, error, words):

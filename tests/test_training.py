@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from slimgraph import DictDataset, Node, PenaltyLoss, Problem, variable
 from slimgraph.errors import DataError, NonFiniteError, OptionError, UnknownOptionError
-from slimgraph.training import BestWeights, LitDataModule, LitProblem, ShardedBatches
+from slimgraph.training import BestWeights, FitProgress, LitDataModule, LitProblem, ShardedBatches
 
 RANKS = Path(__file__).parent / "ranks"
 sys.path.insert(0, str(RANKS))
@@ -497,6 +497,19 @@ def test_the_best_weights_survive_a_resume(tmp_path):
     problems.trainer(max_epochs=8, callbacks=[again]).fit(lit, data, ckpt_path=tmp_path / "fit.ckpt")
     assert (again.best_value, again.best_epoch) == (best.best_value, best.best_epoch)
     assert_same(best.weights, again.weights)
+
+
+def test_the_progress_bar_shows_the_epoch_that_ended(capsys: pytest.CaptureFixture):
+    run = problems.trainer(max_epochs=2, callbacks=[FitProgress("net")], enable_progress_bar=True)
+    run.fit(LitProblem(problems.make()), LitDataModule(problems.data(16), problems.data(8, 1)))
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "net" in line]
+    assert "2/2" in line
+    for name in ("train_loss", "val_loss"):
+        assert f"{name} {float(run.callback_metrics[name]):.4g}" in line
+
+
+def test_a_data_module_prints_what_it_holds():
+    assert str(LitDataModule(problems.data(16))) == "LitDataModule(train 16; batch_size 32, seed 0)"
 
 
 # ---- many devices

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from slimgraph.errors import MissingKeyError, OptionError
-from slimgraph.losses.penalty import PenaltyLoss
+from slimgraph.errors import MissingKeyError, OptionError, ShapeError
+from slimgraph.losses.penalty import PenaltyLoss, sum_of
 from slimgraph.symbolic import Constraint, Objective
 
 
@@ -25,7 +25,8 @@ class AugmentedLagrangeLoss(PenaltyLoss):
     `inner_loop` is the number of epochs between two updates, which `LitProblem` makes.
 
     There is one multiplier per constraint entry (a column of `C_values`), or with `per_sample=True` one per sample and
-    entry, found by the data's `index` key, `(batch,)`; then `train_data` gives the number of samples.
+    entry, found by the data's `index` key, `(batch,)`; then `train_data` gives the number of samples, and in evaluation
+    the constraints count as in PenaltyLoss.
 
     Source: Nocedal and Wright, Numerical Optimization, 2nd ed., algorithm 17.4. Raises OptionError for options outside
     their range, MissingKeyError for data without `index` where that is needed.
@@ -42,7 +43,6 @@ class AugmentedLagrangeLoss(PenaltyLoss):
 
     multipliers: Tensor
     is_equality: Tensor
-    weights: Tensor
     mu: Tensor
     best_violation: Tensor
 
@@ -78,11 +78,11 @@ class AugmentedLagrangeLoss(PenaltyLoss):
             )
         self.inner_loop, self.per_sample = inner_loop, per_sample
         # The data themselves would be pickled with the problem; only their number is needed.
-        self.samples = len(getattr(train_data, "dataset", train_data)) if per_sample else None
+        self.samples = _count(train_data) if per_sample else None
         self.sigma, self.mu_max, self.mu_init, self.eta = sigma, mu_max, mu_init, eta
         self.register_buffer("multipliers", None)
         self.register_buffer("is_equality", None)
-        self.register_buffer("weights", None, persistent=False)
+        self._widths: list[int] = []
         self.register_buffer("mu", torch.tensor(float(mu_init)))
         self.register_buffer("best_violation", torch.tensor(math.inf))
 
@@ -93,9 +93,17 @@ class AugmentedLagrangeLoss(PenaltyLoss):
         return {name: getattr(self, name) for name in names} | {"train_data": train_data}
 
     def penalty(self, output: dict[str, Tensor], penalties: list[Tensor], data: dict[str, Tensor]) -> Tensor:
+        if self.per_sample and not self.training:
+            # Other samples than those of the training have no multipliers.
+            return super().penalty(output, penalties, data)
         values = output["C_values"]
-        if self.weights is None:
+        if not self._widths:
             self._make_buffers(output)
+        if values.shape[1] != sum(self._widths):
+            raise ShapeError(
+                f"AugmentedLagrangeLoss has multipliers for {sum(self._widths)} constraint entries per sample, this "
+                f"batch has {values.shape[1]}; every batch must have the same, so roll-outs the same number of steps"
+            )
         multipliers = self._of(self.multipliers, data)
         shifted = multipliers + self.mu * values
         terms = torch.where(
@@ -103,7 +111,8 @@ class AugmentedLagrangeLoss(PenaltyLoss):
             values * (multipliers + 0.5 * self.mu * values),
             (torch.relu(shifted).square() - multipliers.square()) / (2 * self.mu),
         )
-        return (self.weights * terms).mean(0).sum()
+        pieces = terms.mean(0).split(self._widths)
+        return sum_of([c.weighed(piece.sum()) for c, piece in zip(self.constraints, pieces, strict=True)])
 
     @torch.no_grad()
     def update(self, output: dict[str, Tensor]) -> None:
@@ -122,22 +131,20 @@ class AugmentedLagrangeLoss(PenaltyLoss):
         self.mu.copy_(torch.where(enough, self.mu, (self.sigma * self.mu).clamp(max=self.mu_max)))
         self.best_violation.copy_(torch.minimum(self.best_violation, worst))
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def _make_buffers(self, output: dict[str, Tensor]) -> None:
         """The buffers whose shape only a forward pass tells: multipliers, and what each column of `C_values` is."""
-        flags: list[bool] = []
-        weights: list[float] = []
         names = self.names()[len(self.objectives) :]
-        for name, constraint, batched in zip(names, self.constraints, self._batched, strict=True):
+        for name, batched in zip(names, self._batched, strict=True):
             value = output[f"{name}_value"]
-            entries = value[0].numel() if batched and value.ndim else value.numel()
-            flags += [constraint.is_equality] * entries
-            weights += [float(constraint.weight)] * entries
-        values = output["C_values"].detach()
+            self._widths.append(value[0].numel() if batched and value.ndim else value.numel())
+        values = output["C_values"]
+        flags = [flag for flag, width in zip(self._equality, self._widths, strict=True) for _ in range(width)]
         self.is_equality = torch.tensor(flags, device=values.device)
-        self.weights = values.new_tensor(weights)
         if self.multipliers is None:
             rows = () if self.samples is None else (self.samples,)
-            self.multipliers = values.new_zeros(*rows, values.shape[1])
+            self.multipliers = torch.zeros(*rows, len(flags), dtype=values.dtype, device=values.device)
 
     def _of(self, multipliers: Tensor, data: dict[str, Tensor]) -> Tensor:
         """The multipliers of the samples at hand."""
@@ -148,7 +155,13 @@ class AugmentedLagrangeLoss(PenaltyLoss):
                 f"per-sample multipliers need the key 'index' in the data, which hold {sorted(data)}; "
                 "DictDataset(..., index=True) adds it"
             )
-        return multipliers[data["index"].long()]
+        index = data["index"].long()
+        if (largest := int(index.max())) >= len(multipliers):
+            raise OptionError(
+                f"per-sample multipliers were made for {len(multipliers)} samples, the data hold index {largest}; "
+                "give train_data= of the whole training set"
+            )
+        return multipliers[index]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         # A fresh loss has seen no batch yet; the checkpoint says how many multipliers there are, and of which kind.
@@ -157,3 +170,9 @@ class AugmentedLagrangeLoss(PenaltyLoss):
             if saved is not None and getattr(self, name) is None:
                 setattr(self, name, torch.zeros_like(saved))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def _count(data: Any) -> int:
+    """The number of samples in a data set, a loader of one, or a dict of tensors."""
+    data = getattr(data, "dataset", data)
+    return len(next(iter(data.values()))) if isinstance(data, Mapping) else len(data)

@@ -18,7 +18,10 @@ from slimgraph.errors import (
 )
 from slimgraph.symbolic import Constraint, Objective, Plan, Variable
 
-RESERVED = ("loss", "objective_loss", "penalty_loss", "reg_loss", "C_values", "C_violations")
+RESERVED = (
+    *("loss", "objective_loss", "penalty_loss", "reg_loss"),
+    *(f"C_{part}{what}" for part in ("", "eq_", "ineq_") for what in ("values", "violations")),
+)
 
 
 class PenaltyLoss(nn.Module, metaclass=StrictOptions):
@@ -48,7 +51,7 @@ class PenaltyLoss(nn.Module, metaclass=StrictOptions):
         # A constraint on trainable variables alone has no batch axis.
         self._batched = [bool(constraint.keys) for constraint in self.constraints]
         self._equality = [constraint.is_equality for constraint in self.constraints]
-        self.names()
+        self._refuse_duplicates(self.output_keys)
 
     @property
     def terms(self) -> list[Any]:
@@ -66,15 +69,30 @@ class PenaltyLoss(nn.Module, metaclass=StrictOptions):
             (term, place) for terms in (self.objectives, self.constraints) for place, term in enumerate(terms, 1)
         ]
         names = [term.name or f"{term.kind}_{place}" for term, place in counted]
-        if len({*names, *RESERVED}) < len(names) + len(RESERVED):
-            self._tell_duplicate(names)
+        if len(set(names)) < len(names):
+            self._refuse_duplicates(names)
         return names
+
+    @property
+    def output_keys(self) -> list[str]:
+        """Every key of what calling it gives."""
+        names, n = self.names(), len(self.objectives)
+        parts = [f"{name}_{part}" for name in names[n:] for part in ("value", "violation")]
+        return [*names, *parts, *RESERVED]
+
+    def _refuse_duplicates(self, keys: list[str]) -> None:
+        for place, term in enumerate(self.terms):
+            if keys.count(name := keys[place]) > 1:
+                raise DuplicateNameError(f"the name {name!r} of {term} belongs to another result already; use another")
 
     def forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
         try:
             values = self.plan(data)
         except MissingKeyError:
             self._tell_missing(data)
+            raise
+        except Exception as error:
+            self._explain(error, data)
             raise
         output: dict[str, Tensor] = {}
         names, n = self.names(), len(self.objectives)
@@ -92,14 +110,14 @@ class PenaltyLoss(nn.Module, metaclass=StrictOptions):
             violations.append(violation)
         if self.constraints:
             output |= self._side_by_side(entries, violations)
-        output["objective_loss"] = _sum(objective_terms) if objective_terms else _zero(data, self)
+        output["objective_loss"] = sum_of(objective_terms) if objective_terms else _zero(data, self)
         output["penalty_loss"] = self.penalty(output, penalties, data) if penalties else _zero(data, self)
         output["loss"] = output["objective_loss"] + output["penalty_loss"]
         return output
 
     def penalty(self, output: dict[str, Tensor], penalties: list[Tensor], data: dict[str, Tensor]) -> Tensor:
         """What the constraints add to the loss, 0-dim: here the sum of their own losses."""
-        return _sum(penalties)
+        return sum_of(penalties)
 
     def _side_by_side(self, values: list[Tensor], violations: list[Tensor]) -> dict[str, Tensor]:
         """Every constraint's entries in one row per sample; without data keys a constraint holds for every sample."""
@@ -137,6 +155,16 @@ class PenaltyLoss(nn.Module, metaclass=StrictOptions):
                     f"the name {name!r} of {self.terms[place]} belongs to {other} already; use another"
                 )
 
+    def _explain(self, error: Exception, data: dict[str, Tensor]) -> None:
+        """Notes on `error` which term it came from, and the shapes that the term reads."""
+        for name, term in zip(self.names(), self.terms, strict=True):
+            try:
+                term(data)
+            except type(error):
+                shapes = ", ".join(f"{key} {tuple(data[key].shape)}" for key in term.keys)
+                error.add_note(f"in {term.kind} {name!r}, {term}, with {shapes}")
+                return
+
     def _tell_missing(self, data: dict[str, Tensor]) -> None:
         for name, term in zip(self.names(), self.terms, strict=True):
             for key in term.keys:
@@ -168,11 +196,13 @@ def _all_of(kind: type, terms: Sequence[Any], what: str) -> list[Any]:
     for term in terms:
         if not isinstance(term, kind):
             advice = " Write it with .minimize()." if isinstance(term, Variable) else ""
+            advice = " Write * before what gives several." if isinstance(term, tuple) else advice
             raise OptionError(f"{what} holds {kind.__name__}s; got {type(term).__name__}: {term!r}.{advice}")
     return list(terms)
 
 
-def _sum(scalars: list[Tensor]) -> Tensor:
+def sum_of(scalars: list[Tensor]) -> Tensor:
+    """The sum of at least one scalar."""
     # The built-in would start from a 0 that costs an addition.
     return sum(scalars[1:], scalars[0])
 

@@ -194,7 +194,8 @@ class RNN(nn.Module, Drawable, metaclass=StrictOptions):
         from networkx import MultiDiGraph
 
         graph = MultiDiGraph()
-        graph.add_node("x", kind="data", label=f"sequence (time, batch, {self.input_size})")
+        axes = "batch, time" if self.batch_first else "time, batch"
+        graph.add_node("x", kind="data", label=f"sequence ({axes}, {self.input_size})")
         source = "x"
         for i, cell in enumerate(self.cells):
             inner = cell.to_networkx()
@@ -204,7 +205,7 @@ class RNN(nn.Module, Drawable, metaclass=StrictOptions):
             for tail, head, key, attributes in inner.edges(keys=True, data=True):
                 graph.add_edge(source if tail == "x" else f"{i}:{tail}", f"{i}:{head}", key=key, **attributes)
             source = f"{i}:nonlin"
-        graph.add_node("outputs", kind="data", label=f"outputs (time, batch, {self.hidden_size})")
+        graph.add_node("outputs", kind="data", label=f"outputs ({axes}, {self.hidden_size})")
         graph.add_edge(source, "outputs", key="outputs")
         return graph
 

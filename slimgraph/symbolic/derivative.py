@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from slimgraph.errors import ExpressionError
+
 
 def gradient(y: Tensor, x: Tensor, grad_outputs: Tensor | None = None, create_graph: bool = True) -> Tensor:
     """The gradient of the sum of `y`, weighted by `grad_outputs`, with respect to `x`; of `x`'s shape.
@@ -15,6 +17,11 @@ def gradient(y: Tensor, x: Tensor, grad_outputs: Tensor | None = None, create_gr
     >>> gradient(x ** 3, x)
     tensor([12., 27.], grad_fn=<MulBackward0>)
     """
+    if not y.requires_grad and not (x.requires_grad and torch.is_grad_enabled()):
+        raise ExpressionError(
+            f"a derivative needs gradients: x of shape {tuple(x.shape)} has requires_grad={x.requires_grad}, "
+            f"torch.is_grad_enabled() is {torch.is_grad_enabled()}"
+        )
     if not y.requires_grad:
         return torch.zeros_like(x)
     weights = torch.ones_like(y) if grad_outputs is None else grad_outputs

@@ -8,7 +8,7 @@ nothing is registered anywhere until a `Plan` is made of it.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -120,21 +120,13 @@ class Variable(Drawable):
         """The data keys that its value depends on, in the order in which they are written."""
         return list(dict.fromkeys(v.input_key for v in in_order([self]) if v.input_key is not None))
 
-    @property
-    def is_trainable(self) -> bool:
-        """Whether it is a leaf that holds a parameter."""
-        return isinstance(self.value, nn.Parameter)
-
-    @property
-    def is_constant(self) -> bool:
-        """Whether it is a leaf that holds a number or a tensor that is not trained."""
-        return self.value is not None and not self.is_trainable
-
     def __repr__(self) -> str:
         return expression_text(self)
 
     def __call__(self, data: dict[str, Tensor]) -> Tensor:
         """Its value for a batch; nothing is written into `data`. Raises MissingKeyError for a key that is not there."""
+        if not isinstance(data, Mapping):
+            raise ExpressionError(f"{self!r} takes a dict of tensors; got {type(data).__name__}")
         return self._plan(data)[0]
 
     @cached_property
@@ -184,7 +176,13 @@ class Variable(Drawable):
         # `tensor <= x` reaches us here, as a method of Tensor; it means the same as `x >= tensor`.
         if (sign := _TENSOR_COMPARISONS.get(func)) is not None:
             return _comparison(sign)(args[1], args[0])
-        return symbolic_function(func, args, kwargs)
+        name = getattr(func, "__name__", "")
+        if (name.endswith("_") and not name.endswith("__")) or (kwargs and (kwargs.get("inplace") or "out" in kwargs)):
+            raise ExpressionError(
+                f"{name} changes a tensor in place, and an expression has no tensor yet; write a = a + x instead of "
+                f"a += x, and torch.{name.rstrip('_')} instead of {name}"
+            )
+        return symbolic_function(operator.pow if name == "pow" and not kwargs else func, args, kwargs)
 
     __add__, __radd__ = _infix(operator.add), _reflected(operator.add)
     __sub__, __rsub__ = _infix(operator.sub), _reflected(operator.sub)
@@ -200,6 +198,17 @@ class Variable(Drawable):
     __le__, __lt__ = _comparison("<="), _comparison("<")
     __ge__, __gt__ = _comparison(">="), _comparison(">")
     __eq__ = _comparison("==")
+
+    def __ne__(self, other: Any) -> bool:
+        if isinstance(other, Variable):
+            return self is not other
+        raise ExpressionError(
+            f"{self!r} != {other!r} is no constraint; for its truth write torch.ne({self!r}, {other!r})"
+        )
+
+    def __xor__(self, other: Any) -> Variable:
+        raise ExpressionError(f"a power is written {self!r} ** {other!r}; ^ is the norm of a constraint")
+
     # A class that defines __eq__ loses __hash__, and Variables are kept in sets and dicts.
     __hash__ = object.__hash__
 
@@ -217,6 +226,9 @@ class Variable(Drawable):
         raise AttributeError(f"{self!r} has no {name!r}: it has a value only for a batch of data")
 
     # ---- copies and pickles -----------------------------------------------------------------------------------------
+
+    def __copy__(self) -> Variable:
+        return self
 
     def __reduce__(self) -> tuple[Any, ...]:
         # As a flat table: a nested pickle of a long expression would end in a RecursionError.
@@ -288,12 +300,14 @@ def variable(*args: Any, key: str | None = None, display_name: str | None = None
         case [str(name)]:
             return Variable(input_key=name, display_name=display_name)
         case [Tensor() as tensor]:
-            trainable = tensor.requires_grad and tensor.is_leaf and not isinstance(tensor, nn.Parameter)
+            if not tensor.is_leaf:
+                raise ExpressionError("variable takes a tensor that was not computed from others; write .detach()")
+            trainable = tensor.requires_grad and not isinstance(tensor, nn.Parameter)
             return Variable(value=nn.Parameter(tensor) if trainable else tensor, display_name=display_name or key)
         case [list() | tuple() as inputs, function] if callable(function):
             given = tuple(v if isinstance(v, Variable) else variable(v) for v in inputs)
             return Variable(operation=Operation(function, given), display_name=display_name or key)
-        case [tuple() as size] | size if all(isinstance(n, int) and not isinstance(n, bool) for n in size):
+        case [tuple() as size] | size if all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in size):
             value = nn.Parameter(torch.randn(size or (1,)))
             return Variable(value=value, display_name=display_name or key)
     raise ExpressionError(

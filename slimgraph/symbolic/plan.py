@@ -51,9 +51,10 @@ class Plan(nn.Module):
 
     def __init__(self, expressions: Sequence[Variable]) -> None:
         super().__init__()
-        self.keys: list[str] = []
         # The keys of inputs by which something is derived: their tensors must be leaves that require a gradient.
         self.derived_keys: list[str] = []
+        # Whether anything is derived at all.
+        self.derives = False
         self._start: list[Any] = []
         self._inputs: list[tuple[int, str]] = []
         self._leaves: list[tuple[int, str]] = []
@@ -76,7 +77,6 @@ class Plan(nn.Module):
             return known["leaf", identity]
         known["leaf", identity] = slot = self._new(None)
         if variable.input_key is not None:
-            self.keys.append(variable.input_key)
             self._inputs.append((slot, variable.input_key))
         elif isinstance(variable.value, Tensor):
             self._leaves.append((slot, self._register(variable.value, variable.display_name)))
@@ -86,9 +86,11 @@ class Plan(nn.Module):
 
     def _register(self, value: Tensor, display_name: str | None) -> str:
         trainable = isinstance(value, nn.Parameter)
-        name = display_name if display_name and display_name.isidentifier() else None
-        if name is None or hasattr(self, name):
-            name = f"{'variable' if trainable else 'constant'}_{len(self._leaves) + 1}"
+        name = display_name if display_name and display_name.isidentifier() else ""
+        place = len(self._leaves)
+        while not name or hasattr(self, name):
+            place += 1
+            name = f"{'variable' if trainable else 'constant'}_{place}"
         if trainable:
             self.register_parameter(name, value)
         else:
@@ -97,7 +99,7 @@ class Plan(nn.Module):
 
     def _operation(self, operation: Operation, slots: dict[Variable, int], known: dict[Any, int]) -> int:
         function, args, kwargs = operation.function, operation.args, operation.kwargs
-        if isinstance(function, nn.Module):
+        if isinstance(function, nn.Module) and function not in self._functions:
             self._functions.append(function)
         template = replace((args, kwargs), Variable, lambda v: _Slot(slots[v]))
         sharing_key = (function, _hashable(template)) if _is_pure(function) else None
@@ -134,14 +136,14 @@ class Plan(nn.Module):
         return len(self._start) - 1
 
     def _mark_derived(self, by: Variable) -> None:
-        if by.input_key is not None and by.input_key not in self.derived_keys:
-            self.derived_keys.append(by.input_key)
+        self.derives = True
+        self.derived_keys += [key for key in by.keys if key not in self.derived_keys]
 
     # ---- running ----------------------------------------------------------------------------------------------------
 
     def forward(self, data: dict[str, Tensor]) -> list[Any]:
-        if self.derived_keys:
-            with torch.enable_grad():
+        if self.derives:
+            with torch.inference_mode(False), torch.enable_grad():
                 return self._run(require_grad(data, self.derived_keys))
         return self._run(data)
 
@@ -164,8 +166,13 @@ class Plan(nn.Module):
 
 def require_grad(data: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     """`data` with leaves that require a gradient under `keys`; what requires one already stays as it is."""
-    leaves = {key: data[key].detach().requires_grad_() for key in keys if key in data and not data[key].requires_grad}
+    leaves = {key: _leaf(data[key]) for key in keys if key in data and not data[key].requires_grad}
     return {**data, **leaves} if leaves else data
+
+
+def _leaf(tensor: Tensor) -> Tensor:
+    # An inference tensor cannot take part in a derivative; its copy can.
+    return (tensor.clone() if tensor.is_inference() else tensor.detach()).requires_grad_()
 
 
 def _is_pure(function: Callable[..., Any]) -> bool:

@@ -12,12 +12,12 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from slimgraph.doors import Drawable
-from slimgraph.errors import ExpressionError, OptionError, StrictOptions
+from slimgraph.errors import ExpressionError, MissingKeyError, OptionError, StrictOptions, did_you_mean
 from slimgraph.symbolic.derivative import gradient
-from slimgraph.symbolic.expression import Variable, as_expression, variable
+from slimgraph.symbolic.expression import Variable, as_expression, symbolic_function, variable
 from slimgraph.symbolic.plan import Plan, require_grad
 from slimgraph.symbolic.walk import Operation
 
@@ -98,7 +98,8 @@ class _Term(Drawable, metaclass=StrictOptions):
     kind = "term"
 
     def __init__(self, weight: float, name: str | None) -> None:
-        if not isinstance(weight, Tensor) and not (math.isfinite(weight) and weight >= 0):
+        is_number = isinstance(weight, int | float) or (isinstance(weight, Tensor) and weight.ndim == 0)
+        if not is_number or isinstance(weight, nn.Parameter) or not (math.isfinite(weight) and weight >= 0):
             raise OptionError(f"the weight of {self.kind} {name or ''!r} is a finite number >= 0; got {weight!r}")
         self.weight = weight
         self.name = name
@@ -108,7 +109,7 @@ class _Term(Drawable, metaclass=StrictOptions):
         """What a plan must evaluate for it."""
         raise NotImplementedError
 
-    @property
+    @cached_property
     def keys(self) -> list[str]:
         """The data keys that it reads."""
         return list(dict.fromkeys(key for expression in self.expressions for key in expression.keys))
@@ -127,7 +128,8 @@ class _Term(Drawable, metaclass=StrictOptions):
         """Rename it; its output keys follow."""
         self.name = name
 
-    def _weighed(self, scalar: Tensor) -> Tensor:
+    def weighed(self, scalar: Tensor) -> Tensor:
+        """`weight * scalar`."""
         # A product with 1 would cost as much as the term itself, forward and backward.
         return scalar if type(self.weight) is not Tensor and self.weight == 1 else self.weight * scalar
 
@@ -154,7 +156,11 @@ class _Term(Drawable, metaclass=StrictOptions):
 
     def grad(self, data: dict[str, Tensor], input_key: str) -> Tensor:
         """The gradient of its scalar with respect to `data[input_key]`."""
-        with torch.enable_grad():
+        if input_key not in self.keys:
+            raise MissingKeyError(
+                f"{self.kind} {self.label!r} reads {self.keys}, not {input_key!r}.{did_you_mean(input_key, self.keys)}"
+            )
+        with torch.inference_mode(False), torch.enable_grad():
             data = require_grad(data, [input_key])
             return gradient(self.losses(self._plan(data))[0], data[input_key], create_graph=False)
 
@@ -198,6 +204,8 @@ class Objective(_Term):
         name: str | None = None,
     ) -> None:
         super().__init__(weight, name)
+        if not callable(metric):
+            raise OptionError(f"an objective needs a metric to call, such as torch.mean; got {metric!r}")
         self.var = as_expression(var)
         self.metric = metric
 
@@ -206,23 +214,27 @@ class Objective(_Term):
         return [self.var]
 
     def losses(self, values: Sequence[Any]) -> tuple[Tensor, ...]:
-        value = self.metric(values[0])
+        value = torch.as_tensor(self.metric(values[0]))
         if value.ndim:
             raise ExpressionError(
                 f"objective {self.label!r} needs a metric that gives one number per batch; "
                 f"{getattr(self.metric, '__name__', self.metric)!r} gives shape {tuple(value.shape)}"
             )
-        return (self._weighed(value),)
+        return (self.weighed(value),)
 
     def _scaled(self, weight: float) -> Objective:
         return Objective(self.var, self.metric, weight, self.name)
 
     def __str__(self) -> str:
         metric = getattr(self.metric, "__name__", type(self.metric).__name__)
-        return f"{'' if self.weight == 1 else f'{self.weight} * '}{metric}({self.var!r})"
+        return f"{_factor(self.weight)}{metric}({self.var!r})"
 
     def __repr__(self) -> str:
         return f"Objective({f'{self.name}: ' if self.name else ''}{self})"
+
+
+def _factor(weight: float | Tensor) -> str:
+    return "" if weight == 1 else f"{float(weight):g} * "
 
 
 def _scalar(value: Tensor) -> Tensor:
@@ -237,8 +249,14 @@ class Loss(Objective):
     """
 
     def __init__(
-        self, input_keys: Sequence[str | Variable], loss: Callable[..., Tensor], weight: float = 1.0, name: str = "loss"
+        self,
+        input_keys: Sequence[str | Variable],
+        loss: Callable[..., Tensor],
+        weight: float = 1.0,
+        name: str | None = None,
     ) -> None:
+        if isinstance(input_keys, str):
+            raise OptionError(f"the input_keys of a Loss is a list of keys; got {input_keys!r}. Write [{input_keys!r}]")
         super().__init__(variable(list(input_keys), loss), _scalar, weight, name)
         self._inputs = list(input_keys)
         self.loss = loss
@@ -247,7 +265,7 @@ class Loss(Objective):
         return Loss(self._inputs, self.loss, weight, self.name)
 
     def __str__(self) -> str:
-        return f"{'' if self.weight == 1 else f'{self.weight} * '}{self.var!r}"
+        return f"{_factor(self.weight)}{self.var!r}"
 
 
 class Constraint(_Term):
@@ -272,6 +290,9 @@ class Constraint(_Term):
         self, left: Any, right: Any, comparator: Comparator, weight: float = 1.0, name: str | None = None
     ) -> None:
         super().__init__(weight, name)
+        if not isinstance(comparator, Comparator):
+            raise OptionError(f"a Constraint needs a comparator, LT(), GT() or Eq(); got {comparator!r}")
+        self._of_variables = isinstance(left, Variable) and isinstance(right, Variable)
         self.left, self.right = as_expression(left), as_expression(right)
         self.comparator = comparator
 
@@ -295,29 +316,50 @@ class Constraint(_Term):
 
     def losses(self, values: Sequence[Any]) -> tuple[Tensor, ...]:
         loss, value, violation = self.comparator(*values)
-        return self._weighed(loss), value, violation
+        return self.weighed(loss), value, violation
 
     def _scaled(self, weight: float) -> Constraint:
         return Constraint(self.left, self.right, self.comparator, weight, self.name)
+
+    def __mul__(self, other: Any) -> Any:
+        # A weight; but times an expression it is the truth that counts.
+        return self.truth * other if isinstance(other, Variable | Constraint) else super().__mul__(other)
+
+    __rmul__ = __mul__
+
+    def __and__(self, other: Any) -> Variable:
+        return symbolic_function(torch.logical_and, (self, other), None)
+
+    def __or__(self, other: Any) -> Variable:
+        return symbolic_function(torch.logical_or, (self, other), None)
+
+    def __invert__(self) -> Variable:
+        return symbolic_function(torch.logical_not, (self,), None)
 
     def __xor__(self, norm: int) -> Constraint:
         return Constraint(self.left, self.right, self.comparator.with_norm(norm), self.weight, self.name)
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        # `tensor * constraint` is its weight; torch.mul is the product with its truth.
+        if func is torch.Tensor.mul and isinstance(args[1], Constraint):
+            return args[1] * args[0]
         return Variable.__torch_function__(func, types, args, kwargs)
 
     def __bool__(self) -> bool:
-        if self.is_equality and not (self.left.is_constant or self.right.is_constant):
+        if self.is_equality and self._of_variables:
             # What sets, dicts and `in` ask: are these two the same Variable?
             return self.left is self.right
         raise ExpressionError(
-            f"the constraint {str(self)!r} has no truth value; write 0 <= x <= 1 as x.between(0, 1), "
+            f"the constraint '{self}' has no truth value; write 0 <= x <= 1 as x.between(0, 1), "
             "or as two constraints, (0 <= x) and (x <= 1)"
         )
 
     def __str__(self) -> str:
-        return f"{self.left!r} {self.comparator.sign} {self.right!r}"
+        text = f"{self.left!r} {self.comparator.sign} {self.right!r}"
+        if self.comparator.norm == 1 and self.weight == 1:
+            return text
+        return f"{_factor(self.weight)}({text}){'^2' if self.comparator.norm == 2 else ''}"
 
     def __repr__(self) -> str:
         return f"{self.name}: {self}" if self.name else str(self)

@@ -7,80 +7,75 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slimgraph import wiring
-from slimgraph.doors import Drawable
-from slimgraph.errors import OptionError, StrictOptions
+from slimgraph.errors import OptionError, did_you_mean
+from slimgraph.node import Node
+
+History = dict[str, list[Tensor]]
 
 
-class MovingHorizon(nn.Module, Drawable, metaclass=StrictOptions):
+class MovingHorizon(Node):
     """A node that sees the last `ndelay` entries of its inputs, `(batch, ndelay, features)`, oldest first.
 
-    Called once per step with `(batch, features)`; until there are `ndelay` entries the first one is repeated. A System
-    forgets the entries before and after each roll-out; outside one, `reset()` does. `history` may give past entries to
-    start from, a list of `(batch, features)` per key, oldest first.
+    `module` is a Node. Called once per step with `(batch, features)`; until there are `ndelay` entries the first one is
+    repeated. A System and a Problem forget the entries between batches; outside them `reset()` does. `history` may
+    give past entries to start from, a list of `(batch, features)` per key, oldest first.
 
-    >>> from slimgraph import Node
     >>> mean = MovingHorizon(Node(lambda x: x.mean(1), ["x"], ["y"]), ndelay=2)
     >>> [mean({"x": torch.full((1, 1), t)})["y"].item() for t in (1., 3., 5.)]
     [1.0, 2.0, 4.0]
     """
 
-    kind = "node"
+    def __init__(self, module: Node, ndelay: int = 1, history: History | None = None) -> None:
+        if not isinstance(module, Node):
+            raise OptionError(f"MovingHorizon holds a Node; got {type(module).__name__}: {module!r}. Wrap it in a Node")
+        if not isinstance(ndelay, int) or ndelay < 1:
+            raise OptionError(f"ndelay is a whole number, at least 1; got {ndelay!r}")
+        for key in history or {}:
+            if key not in module.input_keys:
+                hint = did_you_mean(key, module.input_keys)
+                raise OptionError(f"history gives {key!r}, but {module.title} reads {module.input_keys}.{hint}")
+        window = _Window(module, ndelay, history or {})
+        super().__init__(window, module.input_keys, module.output_keys, module.name)
 
-    def __init__(self, module: Any, ndelay: int = 1, history: dict[str, list[Tensor]] | None = None) -> None:
-        super().__init__()
-        if ndelay < 1:
-            raise OptionError(f"ndelay is at least 1; got {ndelay}")
-        self.module, self.ndelay = module, ndelay
-        self.name, self.input_keys, self.output_keys = module.name, module.input_keys, module.output_keys
-        self._start = {key: list(entries) for key, entries in (history or {}).items()}
-        self.reset()
+    @property
+    def window(self) -> _Window:
+        """What keeps the entries."""
+        return self.callable  # pyright: ignore[reportReturnType]
+
+    @property
+    def module(self) -> Node:
+        """The node that sees the windows."""
+        return self.window.node
 
     def reset(self) -> None:
         """Forget every entry but those of `history`."""
-        self.history = {key: list(self._start.get(key, [])) for key in self.input_keys}
-
-    def callable(self, *entries: Tensor) -> Any:
-        """One step, from one `(batch, features)` tensor per input key."""
-        windows = []
-        for key, entry in zip(self.input_keys, entries, strict=True):
-            past = self.history[key] = [*self.history[key], entry][-self.ndelay :]
-            windows.append(torch.stack([past[0]] * (self.ndelay - len(past)) + past, dim=1))
-        return self.module.callable(*windows)
-
-    def step(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
-        """One step by key."""
-        try:
-            result = self.callable(*[data[key] for key in self.input_keys])
-        except Exception as error:
-            self.explain(error, data)
-            raise
-        return self.named(result)
-
-    def forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
-        return self.step(data)
-
-    def named(self, result: Any) -> dict[str, Tensor]:
-        """The results by key, as the node names them."""
-        return self.module.named(result)
-
-    def explain(self, error: Exception, data: Any, when: str = "") -> None:
-        """What the node says of an error inside it."""
-        self.module.explain(error, data, when)
-
-    @property
-    def title(self) -> str:
-        """What errors call it."""
-        return self.module.title
+        self.window.reset()
 
     @property
     def label(self) -> str:
-        """The node's name and the number of entries that it sees."""
-        return f"{self.module.label}, last {self.ndelay}"
+        """The node's label and the number of entries that it sees."""
+        return f"{self.window.node.label}, last {self.window.ndelay}"
 
-    def to_networkx(self) -> Any:
-        """The node between its keys, as a networkx MultiDiGraph."""
-        return wiring.to_networkx([self])
 
-    def __repr__(self) -> str:
-        return f"MovingHorizon({self.module!r}, ndelay={self.ndelay})"
+class _Window(nn.Module):
+    """What a MovingHorizon calls: keeps the last entries and hands them on as windows."""
+
+    def __init__(self, node: Node, ndelay: int, start: History) -> None:
+        super().__init__()
+        self.node, self.ndelay = node, ndelay
+        self.start = {key: list(start.get(key, [])) for key in node.input_keys}
+        self.reset()
+
+    def reset(self) -> None:
+        self.history = {key: list(entries) for key, entries in self.start.items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The entries of a roll-out are of one moment, and may hang on a graph that cannot be copied.
+        return {**self.__dict__, "history": {key: list(entries) for key, entries in self.start.items()}}
+
+    def forward(self, *entries: Tensor) -> Any:
+        windows = []
+        for key, entry in zip(self.node.input_keys, entries, strict=True):
+            past = self.history[key] = [*self.history[key], entry][-self.ndelay :]
+            windows.append(torch.stack([past[0]] * (self.ndelay - len(past)) + past, dim=1))
+        return self.node.call(*windows)

@@ -51,7 +51,15 @@ class SystemPreview(System):
         self.preview_keys_map, self.preview_length = preview_keys_map, preview_length or {}
         self.pad_mode, self.pad_constant = pad_mode, pad_constant
         reads = dict(zip(wiring.names(nodes), (node.input_keys for node in nodes), strict=True))
+        for key in self.preview_length:
+            if key not in preview_keys_map:
+                hint = did_you_mean(key, preview_keys_map)
+                raise OptionError(
+                    f"preview_length gives {key!r}, preview_keys_map holds {list(preview_keys_map)}.{hint}"
+                )
         for key, seers in preview_keys_map.items():
+            if key in self.output_keys:
+                raise OptionError(f"{key!r} is produced by {self.title} itself: nobody knows it ahead")
             if self.preview_length.get(key, 1) < 0:
                 raise OptionError(f"preview_length of {key!r} is at least 0; got {self.preview_length[key]}")
             for seer in seers:

@@ -17,12 +17,13 @@ from slimgraph.errors import (
     CycleError,
     MissingKeyError,
     OptionError,
+    OverwriteError,
     ShapeError,
     StrictOptions,
     WiringError,
     did_you_mean,
 )
-from slimgraph.node import key_names
+from slimgraph.node import describe, key_names, node_list
 from slimgraph.slim import materialized
 from slimgraph.system.horizon import MovingHorizon
 
@@ -37,7 +38,7 @@ class System(nn.Module, Drawable, metaclass=StrictOptions):
     A key that is read and written is a state: the data give its start as one entry, `(batch, 1, features)`, and it
     comes back with `nsteps + 1`, any other output with `nsteps`. Of a given series the first `nsteps` entries
     are read; a `(batch, features)` tensor is constant over the steps. Within a step a node runs after the writers of
-    what it reads, states apart; where a key is written twice the declared order holds.
+    what it reads, states apart.
 
     `nsteps` is the number of steps, by default the length of the series under `nstep_key`. `init_func(data)` may add
     start values. `keep` names the outputs to return, all by default. Maps among the nodes build their matrix once.
@@ -66,10 +67,13 @@ class System(nn.Module, Drawable, metaclass=StrictOptions):
         keep: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        self.nodes = nn.ModuleList(nodes)
         self.name, self.nstep_key, self.init_func = name, nstep_key, init_func
-        if nsteps is not None and nsteps < 1:
-            raise OptionError(f"{self.title} needs nsteps >= 1; got {nsteps}")
+        nodes = node_list(nodes, self.title)
+        if inner := [node for node in nodes if isinstance(node, System)]:
+            raise OptionError(f"{self.title} cannot roll out another System, {inner[0].title}, as one of its nodes")
+        self.nodes = nn.ModuleList(nodes)
+        if nsteps is not None and (not isinstance(nsteps, int) or nsteps < 1):
+            raise OptionError(f"{self.title} needs a whole number nsteps >= 1; got {nsteps!r}")
         self.nsteps = nsteps
         wiring.names(nodes)
         self.output_keys = list(wiring.writers(nodes))
@@ -78,10 +82,20 @@ class System(nn.Module, Drawable, metaclass=StrictOptions):
             if key not in self.output_keys:
                 hint = did_you_mean(key, self.output_keys)
                 raise OptionError(f"{self.title} cannot keep {key!r}; its nodes give {self.output_keys}.{hint}")
+        for key, places in wiring.writers(nodes).items():
+            if len(places) > 1:
+                labels = wiring.names(nodes)
+                raise OverwriteError(
+                    f"{self.title}: {key!r} is written by node {labels[places[0]]!r} and node {labels[places[1]]!r}; "
+                    "a step appends one entry to each series: give the second value another key"
+                )
         # What a node reads and writes itself is a state for sure; longer loops show only with the data.
         own_states = {key for node in nodes for key in node.input_keys if key in node.output_keys}
         outside = (key for node in nodes for key in node.input_keys if key not in self.output_keys or key in own_states)
-        self.input_keys = list(dict.fromkeys(outside))
+        self._reads = list(dict.fromkeys(outside))
+        # What the init function may add need not stand in the data.
+        starts = own_states if init_func or type(self).init is not System.init else ()
+        self.input_keys = [key for key in self._reads if key not in starts]
 
     # ---- the roll-out -----------------------------------------------------------------------------------------------
 
@@ -90,7 +104,11 @@ class System(nn.Module, Drawable, metaclass=StrictOptions):
         return data if self.init_func is None else self.init_func(data)
 
     def forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
+        if not isinstance(data, dict):
+            raise OptionError(f"{self.title} takes a dict of tensors; got {describe(data)}")
         data = self.init(data)
+        if not isinstance(data, dict):
+            raise OptionError(f"the init function of {self.title} must return the data; it gave {data!r}")
         nsteps = self._count(data)
         columns = self._columns(data, nsteps)
         horizons = [module for module in self.modules() if isinstance(module, MovingHorizon)]
@@ -102,7 +120,16 @@ class System(nn.Module, Drawable, metaclass=StrictOptions):
         finally:
             for horizon in horizons:
                 horizon.reset()
-        return {**data, **{key: torch.stack(columns[key], dim=1) for key in self.keep}}
+        return {**data, **{key: self._stacked(key, columns[key]) for key in self.keep}}
+
+    def _stacked(self, key: str, entries: list[Tensor]) -> Tensor:
+        try:
+            return torch.stack(entries, dim=1)
+        except RuntimeError as error:
+            shapes = list(dict.fromkeys(tuple(entry.shape) for entry in entries))
+            raise ShapeError(
+                f"the entries of {key!r} in {self.title} have different shapes, in the order of time: {shapes}"
+            ) from error
 
     def _roll_out(self, columns: Columns, nsteps: int) -> None:
         """Run every step, appending each output to its column."""
@@ -125,7 +152,7 @@ class System(nn.Module, Drawable, metaclass=StrictOptions):
 
     def _call(self, node: Any, columns: Columns) -> Call:
         writes = [columns[key].append for key in node.output_keys]
-        return node, node.callable, [columns[key] for key in node.input_keys], writes
+        return node, node.call, [columns[key] for key in node.input_keys], writes
 
     def _count(self, data: dict[str, Tensor]) -> int:
         if self.nsteps is not None:
@@ -135,16 +162,23 @@ class System(nn.Module, Drawable, metaclass=StrictOptions):
                 f"{self.title} does not know how many steps to run: give nsteps, or nstep_key a series in the data; "
                 f"nstep_key is {self.nstep_key!r}, the data holds {sorted(data)}.{did_you_mean(self.nstep_key, data)}"
             )
-        return data[self.nstep_key].shape[1]
+        if (series := data[self.nstep_key]).ndim != 3:
+            wanted = "(batch, time, features)"
+            raise ShapeError(
+                f"{self.title} counts its steps on {self.nstep_key!r}, {wanted}; got {tuple(series.shape)}"
+            )
+        return series.shape[1]
 
     def _columns(self, data: dict[str, Tensor], nsteps: int) -> Columns:
         """For every key the list of its entries in time; of the outputs those that the data start with."""
-        columns: Columns = {key: [] for key in self.output_keys}
+        columns: Columns = {
+            key: self._entries(key, data[key], nsteps) if key in data else [] for key in self.output_keys
+        }
         for node in self.nodes:
             for key in node.input_keys:
                 if key in data and not columns.get(key):
                     columns[key] = self._entries(key, data[key], nsteps)
-                elif key not in data and key in self.input_keys:
+                elif key not in data and key in self._reads:
                     hint = did_you_mean(key, data)
                     start = " It is a state: give its start, (batch, 1, features)." if key in self.output_keys else ""
                     raise MissingKeyError(f"{node.title} reads {key!r}, the data holds {sorted(data)}.{hint}{start}")
@@ -153,9 +187,10 @@ class System(nn.Module, Drawable, metaclass=StrictOptions):
     def _entries(self, key: str, value: Tensor, nsteps: int) -> list[Tensor]:
         if key in self.output_keys:
             if value.ndim != 3 or value.shape[1] != 1:
+                advice = "[:, None]" if value.ndim == 2 else "[:, :1], or give what was measured another key"
                 raise ShapeError(
                     f"{self.title} produces {key!r} itself; the data give its start only, shape (batch, 1, features): "
-                    f"got {tuple(value.shape)}. Write data[{key!r}][:, :1], or give what was measured another key"
+                    f"got {tuple(value.shape)}. Write data[{key!r}]{advice}"
                 )
             return [value[:, 0]]
         if value.ndim == 2:
@@ -174,7 +209,7 @@ class System(nn.Module, Drawable, metaclass=StrictOptions):
 
     # ---- as a node --------------------------------------------------------------------------------------------------
 
-    def step(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
+    def run(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
         """What a problem runs: the roll-out's outputs alone."""
         result = self(data)
         return {key: result[key] for key in self.keep}
@@ -205,12 +240,16 @@ class System(nn.Module, Drawable, metaclass=StrictOptions):
             return {key for key in wiring.read_first(self.nodes) if key in self.output_keys}
         return own
 
+    def places(self, label: str) -> list[str]:
+        """The ids of its nodes in a graph where it stands under `label`."""
+        return [f"{label}/{name}" for name in wiring.names(self.nodes)]
+
     def inner_graph(self, label: str) -> tuple[Any, dict[str, list[str]], dict[str, str]]:
         """Its nodes as a graph in one cluster; the readers of each outside key, the writer of each output."""
         import networkx as nx
 
         graph, readers, starts = nx.MultiDiGraph(), {}, self._starts()
-        places = [f"{label}/{name}" for name in wiring.names(self.nodes)]
+        places = self.places(label)
         writers = {key: numbers[-1] for key, numbers in wiring.writers(self.nodes).items()}
         for place, node in zip(places, self.nodes, strict=True):
             graph.add_node(place, kind=node.kind, label=node.name or node.label, cluster=(label,))

@@ -213,3 +213,6 @@ class LitDataModule(lightning.LightningDataModule, metaclass=StrictOptions):
     def __repr__(self) -> str:
         sets = ", ".join(f"{stage} {len(data)}" for stage, data in self.sets.items())  # pyright: ignore[reportArgumentType]
         return f"LitDataModule({sets or 'from a setup function'}; batch_size {self.batch_size}, seed {self.seed})"
+
+    # Lightning's own asks every stage for its loader and fails on those that are not there.
+    __str__ = __repr__

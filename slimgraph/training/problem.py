@@ -104,7 +104,10 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
             raise OptionError("this checkpoint's optimiser was an object, which it cannot hold; pass optimizer=...")
         parameters = [p for p in self.problem.parameters() if p.requires_grad]
         if not parameters:
-            raise OptionError("LitProblem: the problem has no trainable parameter; unfreeze a node")
+            raise OptionError(
+                "LitProblem: the problem has no trainable parameter; unfreeze a node, or give it a module instead of a"
+                " function around one"
+            )
         optimizer = make_optimizer(self.optimizer, parameters, self.lr, self.optimizer_args)
         if self.scheduler is None:
             return optimizer

@@ -44,15 +44,20 @@ class FitProgress(ProgressBar, metaclass=StrictOptions):
         self._bar.add_task(self.label, total=total, completed=trainer.current_epoch, metrics="")
         self._bar.start()
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        # Not at the end of the epoch before: a module logs what it has to say of an epoch after its callbacks.
+        self._show(trainer, trainer.current_epoch)
+
+    def _show(self, trainer: lightning.Trainer, epochs: int) -> None:
         if self._bar is not None:
             shown = (f"{name} {float(trainer.callback_metrics[name]):.4g}" for name in self._logged(trainer))
-            self._bar.update(self._bar.task_ids[0], advance=1, metrics="  ".join(shown))
+            self._bar.update(self._bar.task_ids[0], completed=epochs, metrics="  ".join(shown))
 
     def _logged(self, trainer: lightning.Trainer) -> list[str]:
         return [name for name in self.metrics if name in trainer.callback_metrics]
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._show(trainer, trainer.current_epoch)
         self._stop()
 
     def on_exception(

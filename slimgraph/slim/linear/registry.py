@@ -12,7 +12,16 @@ if TYPE_CHECKING:
 
 Map = TypeVar("Map", bound="type[LinearBase]")
 
-maps: dict[str, type[LinearBase]] = {}
+
+class Registry(dict[str, "type[LinearBase]"]):
+    """Maps by key; a key that is not there is told with the nearest one."""
+
+    def __missing__(self, key: str) -> type[LinearBase]:
+        hint = did_you_mean(key, self) or f" There are {', '.join(sorted(self))}."
+        raise UnknownOptionError(f"there is no map {key!r}.{hint}")
+
+
+maps: Registry = Registry()
 """Every concrete map by its key, aliases included."""
 
 square_maps: set[type[LinearBase]] = set()
@@ -52,9 +61,6 @@ def get_map(chosen: str | Callable[..., LinearBase]) -> Callable[..., LinearBase
     slimgraph.errors.UnknownOptionError: there is no map 'orthogonl'. Did you mean 'orthogonal'?
     """
     if isinstance(chosen, str):
-        if chosen not in maps:
-            hint = did_you_mean(chosen, maps) or f" There are {', '.join(sorted(maps))}."
-            raise UnknownOptionError(f"there is no map {chosen!r}.{hint}")
         return maps[chosen]
     if not callable(chosen):
         raise OptionError(f"a map is chosen by its key or its class, got {chosen!r}")
