@@ -20,7 +20,7 @@ from slimgraph.errors import SlimgraphError
 from slimgraph.training import BestWeights, FitProgress, LitDataModule, LitProblem
 
 STATES = 14  # seven zones and seven masses behind them
-# Windows of how many half hours, for how many epochs, first and last learning rate: chosen on days 24-30, as the epoch.
+# Chosen on days 24-30, as the epoch is: half hours in a window, epochs, learning rate from and to.
 STAGES = ((48, 180, 3e-3, 1e-3), (480, 60, 1e-3, 1e-4))
 
 
@@ -75,7 +75,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="two epochs per stage, to see that it runs")
     args = parser.parse_args()
     try:
-        list(map(slim.get_map, args.maps))  # a name that does not exist is told before the first fit
+        _ = [slim.maps[name] for name in args.maps]  # a name that does not exist is told before the first fit
     except SlimgraphError as error:
         parser.error(str(error))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -87,8 +87,7 @@ def main():
     eigenvalues, reports = {}, {}
     for name in args.maps:
         problem = fit(name, series, mean, std, args.seed, args.quick)
-        with torch.no_grad():
-            curves[name] = problem.step(test)["y"][0, 1:]
+        curves[name] = problem.step(test)["y"][0, 1:].detach()
         eigenvalues[name] = problem.node("house").node("state map").callable.eig(eigenvectors=False).detach()
         reports[name] = problem.report(test)
     curves = {name: scale.inverse({"T": curve})["T"] for name, curve in curves.items()}

@@ -49,6 +49,7 @@ class Node(nn.Module, Drawable, metaclass=StrictOptions):
         self.name = name
         # A modules.Module answers with a triple; what a graph calls is its plain-tensor view.
         self.callable: Callable[..., Any] = getattr(callable, "to_torch", lambda: callable)()
+        self._is_keyed = hasattr(self.callable, "input_keys")
         owner = getattr(callable, "__self__", getattr(callable, "func", None))
         if isinstance(owner, nn.Module):
             # A method of a module, or a partial call of one: its parameters are trained with the node.
@@ -62,7 +63,7 @@ class Node(nn.Module, Drawable, metaclass=StrictOptions):
     @property
     def call(self) -> Callable[..., Any]:
         """What takes one tensor per input key; a System is called with them under its own keys, in their order."""
-        return self._call_by_key if hasattr(self.callable, "input_keys") else self.callable
+        return self._call_by_key if self._is_keyed else self.callable
 
     def _call_by_key(self, *values: Tensor) -> tuple[Tensor, ...]:
         inner: Any = self.callable

@@ -113,7 +113,7 @@ class Problem(nn.Module, Drawable, metaclass=StrictOptions):
     # ---- running ----------------------------------------------------------------------------------------------------
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
-        if self.grad_inference and not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() and self.grad_inference:
             with torch.inference_mode(False), torch.enable_grad():
                 # An inference tensor cannot take part in a derivative; its copy can.
                 copies = {key: v.clone() for key, v in batch.items() if isinstance(v, Tensor) and v.is_inference()}

@@ -17,7 +17,7 @@ class ConstraintReport:
     """How well one constraint is kept over a batch; violations in the units of its two sides.
 
     `satisfied` is the share of samples that keep it in every entry, `entries` the share of entries; `worst_sample` is
-    None for a constraint on trainable variables alone, which has no samples.
+    None where nothing is violated, and for a constraint on trainable variables alone, which has no samples.
     """
 
     name: str
@@ -102,7 +102,7 @@ def _constraint(name: str, text: str, violation: Tensor, has_samples: bool, tole
         max_violation=entries.max().item(),
         mean_violation=entries.mean().item(),
         p95_violation=_quantile(entries, 0.95),
-        worst_sample=int(per_sample.argmax()) if has_samples else None,
+        worst_sample=int(per_sample.argmax()) if has_samples and per_sample.max() > 0 else None,
     )
 
 
