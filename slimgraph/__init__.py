@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from slimgraph import slim
 from slimgraph.data import DictDataset
-from slimgraph.doors import open_door
 from slimgraph.losses import AugmentedLagrangeLoss, BarrierLoss, PenaltyLoss
 from slimgraph.node import Node
 from slimgraph.problem import Problem
@@ -54,5 +53,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     # The rooms that open Lightning and pydot are opened when they are asked for.
     if name in ("training", "drawing"):
+        from slimgraph.doors import open_door
+
         return open_door(name)
     raise AttributeError(f"module 'slimgraph' has no attribute {name!r}")

@@ -144,3 +144,9 @@ def test_every_link_of_the_documents_leads_somewhere():
         prose = re.sub(r"```.*?```|`[^`]*`", "", page.read_text(), flags=re.DOTALL)
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", prose):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_training_and_drawing_open_when_they_are_asked_for():
+    assert run_python("import slimgraph; print(slimgraph.drawing.draw.__name__)") == "draw\n"
+    with pytest.raises(AttributeError, match="module 'slimgraph' has no attribute 'trainer'"):
+        _ = slimgraph.trainer
