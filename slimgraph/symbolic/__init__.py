@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from slimgraph.symbolic.comparators import GT, LT, Comparator, Eq
 from slimgraph.symbolic.derivative import gradient, jacobian
-from slimgraph.symbolic.expression import Variable, variable
+from slimgraph.symbolic.expression import Variable
+from slimgraph.symbolic.leaves import variable
 from slimgraph.symbolic.plan import Plan
-from slimgraph.symbolic.terms import GT, LT, Comparator, Constraint, Eq, Loss, Objective
+from slimgraph.symbolic.terms import Constraint, Loss, Objective
 
 __all__ = [
     "Variable",

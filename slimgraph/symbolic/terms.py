@@ -16,80 +16,14 @@ from torch import Tensor, nn
 
 from slimgraph.doors import Drawable
 from slimgraph.errors import ExpressionError, MissingKeyError, OptionError, StrictOptions, did_you_mean
+from slimgraph.symbolic.comparators import GT, LT, Comparator, Eq
 from slimgraph.symbolic.derivative import gradient
-from slimgraph.symbolic.expression import Variable, as_expression, symbolic_function, variable
+from slimgraph.symbolic.expression import Variable, symbolic_function
+from slimgraph.symbolic.leaves import as_expression, variable
 from slimgraph.symbolic.plan import Plan, require_grad
 from slimgraph.symbolic.walk import Operation
 
-
-class Comparator:
-    """How two sides are compared; `comparator(left, right)` gives `(loss, value, violation)`.
-
-    `value` is signed, <= 0 where it holds; `violation` >= 0; `loss` its mean, or the mean of its square for `norm=2`.
-    `strict` tells `<` from `<=`: one to a penalty, but not where the comparison's truth is asked for.
-    """
-
-    sign = "<="
-
-    def __init__(self, norm: int = 1, *, strict: bool = False) -> None:
-        if norm not in (1, 2):
-            raise OptionError(f"the norm of a constraint is 1 or 2; got {norm!r}")
-        self.norm = norm
-        if strict:
-            self.sign = self.sign[0]
-
-    def value(self, left: Any, right: Any) -> Tensor:
-        return left - right
-
-    def violation(self, value: Tensor) -> Tensor:
-        return torch.relu(value)
-
-    def __call__(self, left: Any, right: Any) -> tuple[Tensor, Tensor, Tensor]:
-        value = self.value(left, right)
-        violation = self.violation(value)
-        return (violation if self.norm == 1 else violation.square()).mean(), value, violation
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(norm={self.norm}{', strict=True' if self.sign in '<>' else ''})"
-
-    def with_norm(self, norm: int) -> Comparator:
-        """The same comparison in another norm."""
-        return type(self)(norm, strict=self.sign in "<>")
-
-
-class LT(Comparator):
-    """`left <= right`.
-
-    >>> LT()(torch.tensor([1., 3.]), 2.)
-    (tensor(0.5000), tensor([-1.,  1.]), tensor([0., 1.]))
-    """
-
-
-class GT(Comparator):
-    """`left >= right`."""
-
-    sign = ">="
-
-    def value(self, left: Any, right: Any) -> Tensor:
-        return right - left
-
-
-class Eq(Comparator):
-    """`left == right`; the value is the difference, the violation its absolute value."""
-
-    sign = "=="
-
-    def violation(self, value: Tensor) -> Tensor:
-        return value.abs()
-
-
 _TRUTHS = {"<=": operator.le, "<": operator.lt, ">=": operator.ge, ">": operator.gt, "==": operator.eq}
-
-
-def compare(left: Any, sign: str, right: Any) -> Constraint:
-    """The constraint that `left sign right` stands for."""
-    kind = {"<": LT, ">": GT, "=": Eq}[sign[0]]
-    return Constraint(left, right, kind(strict=len(sign) == 1))
 
 
 class _Term(Drawable, metaclass=StrictOptions):
@@ -363,3 +297,9 @@ class Constraint(_Term):
 
     def __repr__(self) -> str:
         return f"{self.name}: {self}" if self.name else str(self)
+
+
+def compare(left: Any, sign: str, right: Any) -> Constraint:
+    """The constraint that `left sign right` stands for."""
+    kind = {"<": LT, ">": GT, "=": Eq}[sign[0]]
+    return Constraint(left, right, kind(strict=len(sign) == 1))
