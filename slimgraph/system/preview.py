@@ -51,26 +51,28 @@ class SystemPreview(System):
         self.preview_keys_map, self.preview_length = preview_keys_map, preview_length or {}
         self.pad_mode, self.pad_constant = pad_mode, pad_constant
         reads = dict(zip(wiring.names(nodes), (node.input_keys for node in nodes), strict=True))
-        for key in self.preview_length:
-            if key not in preview_keys_map:
-                hint = did_you_mean(key, preview_keys_map)
-                raise OptionError(
-                    f"preview_length gives {key!r}, preview_keys_map holds {list(preview_keys_map)}.{hint}"
-                )
-        for key, seers in preview_keys_map.items():
+        self._check_preview(reads)
+        places = {name: place for place, name in enumerate(reads)}
+        self._seers = {(key, nodes[places[seer]]) for key, seers in preview_keys_map.items() for seer in seers}
+
+    def _check_preview(self, reads: dict[str, list[str]]) -> None:
+        """Raises OptionError for a preview that no node can have; `reads` gives each node's input keys."""
+        for key, length in self.preview_length.items():
+            if key not in self.preview_keys_map:
+                known = list(self.preview_keys_map)
+                hint = did_you_mean(key, known)
+                raise OptionError(f"preview_length gives {key!r}, preview_keys_map holds {known}.{hint}")
+            if length < 0:
+                raise OptionError(f"preview_length of {key!r} is at least 0; got {length}")
+        for key, seers in self.preview_keys_map.items():
             if key in self.output_keys:
                 raise OptionError(f"{key!r} is produced by {self.title} itself: nobody knows it ahead")
-            if self.preview_length.get(key, 1) < 0:
-                raise OptionError(f"preview_length of {key!r} is at least 0; got {self.preview_length[key]}")
             for seer in seers:
                 if key not in reads.get(seer, []):
                     raise OptionError(
                         f"preview_keys_map shows {key!r} to node {seer!r}, which does not read it; "
                         f"the nodes read {reads}.{did_you_mean(seer, reads)}"
                     )
-        self._seers = {
-            (key, nodes[list(reads).index(seer)]) for key, seers in preview_keys_map.items() for seer in seers
-        }
 
     def _columns(self, data: dict[str, Tensor], nsteps: int) -> Columns:
         columns = super()._columns(data, nsteps)

@@ -77,18 +77,8 @@ class System(nn.Module, Drawable, metaclass=StrictOptions):
         self.nsteps = nsteps
         wiring.names(nodes)
         self.output_keys = list(wiring.writers(nodes))
-        self.keep = self.output_keys if keep is None else key_names(keep, f"keep of {self.title}")
-        for key in self.keep:
-            if key not in self.output_keys:
-                hint = did_you_mean(key, self.output_keys)
-                raise OptionError(f"{self.title} cannot keep {key!r}; its nodes give {self.output_keys}.{hint}")
-        for key, places in wiring.writers(nodes).items():
-            if len(places) > 1:
-                labels = wiring.names(nodes)
-                raise OverwriteError(
-                    f"{self.title}: {key!r} is written by node {labels[places[0]]!r} and node {labels[places[1]]!r}; "
-                    "a step appends one entry to each series: give the second value another key"
-                )
+        self.keep = self._kept(keep)
+        self._refuse_double_writers()
         # What a node reads and writes itself is a state for sure; longer loops show only with the data.
         own_states = {key for node in nodes for key in node.input_keys if key in node.output_keys}
         outside = (key for node in nodes for key in node.input_keys if key not in self.output_keys or key in own_states)
@@ -96,6 +86,26 @@ class System(nn.Module, Drawable, metaclass=StrictOptions):
         # What the init function may add need not stand in the data.
         starts = own_states if init_func or type(self).init is not System.init else ()
         self.input_keys = [key for key in self._reads if key not in starts]
+
+    def _kept(self, keep: Sequence[str] | None) -> list[str]:
+        """The outputs to return."""
+        if keep is None:
+            return self.output_keys
+        names = key_names(keep, f"keep of {self.title}")
+        for key in names:
+            if key not in self.output_keys:
+                hint = did_you_mean(key, self.output_keys)
+                raise OptionError(f"{self.title} cannot keep {key!r}; its nodes give {self.output_keys}.{hint}")
+        return names
+
+    def _refuse_double_writers(self) -> None:
+        labels = wiring.names(self.nodes)
+        for key, places in wiring.writers(self.nodes).items():
+            if len(places) > 1:
+                raise OverwriteError(
+                    f"{self.title}: {key!r} is written by node {labels[places[0]]!r} and node {labels[places[1]]!r}; "
+                    "a step appends one entry to each series: give the second value another key"
+                )
 
     # ---- the roll-out -----------------------------------------------------------------------------------------------
 
