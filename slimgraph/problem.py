@@ -110,6 +110,10 @@ class Problem(nn.Module, Drawable, metaclass=StrictOptions):
         """Whether evaluation keeps gradients: as asked for, and always where a term is derived."""
         return self._grad_inference or self.loss.plan.derives
 
+    @grad_inference.setter
+    def grad_inference(self, keep: bool) -> None:
+        self._grad_inference = keep
+
     # ---- running ----------------------------------------------------------------------------------------------------
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
