@@ -12,6 +12,7 @@ Every error is a `SlimgraphError` and also the built-in exception that a torch u
     ├── DtypeError (TypeError)           a tensor of the wrong dtype
     ├── OptionError (ValueError)         an option with a value that makes no sense
     │   └── UnknownOptionError (TypeError)  an option, or a name, that does not exist
+    │       └── UnknownMapError (KeyError)  a key that `slim.maps` does not hold
     ├── ExpressionError (TypeError)      a symbolic expression used where it has no meaning
     ├── DataError (ValueError)           a file or a data set that cannot be used
     │   └── MissingFileError (FileNotFoundError)  a file that is not there
@@ -71,6 +72,12 @@ class OptionError(SlimgraphError, ValueError):
 
 class UnknownOptionError(OptionError, TypeError):
     """An option, or a name to choose by, does not exist."""
+
+
+class UnknownMapError(UnknownOptionError, KeyError):
+    """A key that `slim.maps` does not hold."""
+
+    __str__ = Exception.__str__
 
 
 class ExpressionError(SlimgraphError, TypeError):

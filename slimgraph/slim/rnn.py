@@ -46,6 +46,8 @@ class RNNCell(nn.Module, Drawable, metaclass=StrictOptions):
         super().__init__()
         self.input_size, self.hidden_size = input_size, hidden_size
         self.nonlin = nonlin() if isinstance(nonlin, type) else nonlin
+        if not callable(self.nonlin):
+            raise OptionError(f"RNNCell needs a function for nonlin, such as torch.tanh, got {nonlin!r}")
         self.input_map = self._make("input_map", input_map, input_size, bias, input_args)
         self.hidden_map = self._make("hidden_map", hidden_map, hidden_size, bias, hidden_args)
 

@@ -54,7 +54,12 @@ class LinearBase(nn.Module, Drawable, metaclass=StrictOptions):
         super().__init__()
         self.in_features = self._size("insize", insize)
         self.out_features = self._size("outsize", outsize)
-        self.use_bias = bool(bias)
+        if not isinstance(bias, bool):
+            # A bound in the place of the bias would silently make another map.
+            raise OptionError(
+                f"{type(self).__name__} needs bias to be True or False, got {bias!r}; options come after it"
+            )
+        self.use_bias = bias
         spread = 1 / math.sqrt(insize)
         if provide_weights:
             shape = (outsize, insize) if self.torch_layout else (insize, outsize)
@@ -180,6 +185,8 @@ class LinearBase(nn.Module, Drawable, metaclass=StrictOptions):
 
     def _size(self, word: str, size: int) -> int:
         try:
+            if isinstance(size, bool):
+                raise TypeError
             size = operator.index(size)
         except TypeError:
             raise OptionError(f"{type(self).__name__} needs a whole number for {word}, got {size!r}") from None
@@ -217,11 +224,11 @@ class _BuiltOnce:
 
     def __init__(self, owner: LinearBase):
         self.build = owner.effective_W
-        self.built: dict[bool, Tensor] = {}
+        self.built: dict[tuple[bool, bool], Tensor] = {}
 
     def __call__(self) -> Tensor:
         # A W built without gradients would cut them, so each grad mode has its own.
-        mode = torch.is_grad_enabled()
+        mode = torch.is_grad_enabled(), not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
         if mode not in self.built:
             self.built[mode] = self.build()
         return self.built[mode]
@@ -229,7 +236,9 @@ class _BuiltOnce:
 
 @contextmanager
 def materialized(module: nn.Module) -> Iterator[None]:
-    """Inside, every map at or below `module` builds its W once, at first use; the parameters must not change there.
+    """Inside, every map at or below `module` builds its W once, at first use, for one backward pass.
+
+    The parameters must not change there, not through `functional_call` either.
 
     Contexts nest: an inner one reuses what the outer one has built.
 
@@ -266,9 +275,9 @@ def reg_error_terms(module: nn.Module) -> list[tuple[str, nn.Module]]:
             return
         seen.add(m)
         reg_error = getattr(type(m), "reg_error", None)
-        if reg_error is not None and not getattr(m, "looked_through", False):
-            if reg_error is not LinearBase.reg_error:
-                terms.append((name, m))
+        # A map made of maps that says nothing of its own is looked through: its parts may have something to say.
+        if reg_error not in (None, LinearBase.reg_error) and not getattr(m, "looked_through", False):
+            terms.append((name, m))
             return
         for child_name, child in m.named_children():
             walk(f"{name}.{child_name}" if name else child_name, child)
@@ -279,5 +288,5 @@ def reg_error_terms(module: nn.Module) -> list[tuple[str, nn.Module]]:
 
 def total_reg_error(module: nn.Module) -> Tensor | None:
     """The sum of `reg_error()` over `reg_error_terms(module)`, a 0-dim tensor; None when there is no term."""
-    errors = [term.reg_error() for _, term in reg_error_terms(module)]  # pyright: ignore[reportCallIssue]
-    return torch.stack(errors).sum() if errors else None
+    errors = [torch.as_tensor(term.reg_error()).sum() for _, term in reg_error_terms(module)]  # pyright: ignore
+    return sum(errors[1:], errors[0]) if errors else None

@@ -94,4 +94,5 @@ class NonNegativeLinear(LinearBase):
         return W.min() >= -tol
 
     def _set_dense(self, W: Tensor) -> None:
-        self.weight.copy_(W.clamp(min=0))
+        # At 0 itself relu has no slope, and the entry could never be trained again.
+        self.weight.copy_(W.clamp(min=torch.finfo(W.dtype).tiny))

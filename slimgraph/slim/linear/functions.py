@@ -58,6 +58,9 @@ def between_inverse(value: Tensor, low: float, high: float) -> Tensor:
 def check_bounds(owner: object, sigma_min: float, sigma_max: float, floor: float = -math.inf) -> tuple[float, float]:
     """Both bounds as floats; raises `OptionError` unless they are finite and `floor <= sigma_min <= sigma_max`."""
     name = type(owner).__name__
+    for word, bound in (("sigma_min", sigma_min), ("sigma_max", sigma_max)):
+        if not isinstance(bound, int | float) or isinstance(bound, bool):
+            raise OptionError(f"{name} needs a number for {word}, got {word}={bound!r}")
     low, high = float(sigma_min), float(sigma_max)
     for word, bound in (("sigma_min", low), ("sigma_max", high)):
         if not math.isfinite(bound):

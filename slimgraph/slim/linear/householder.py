@@ -96,27 +96,33 @@ class _Reflect(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
-        x, U, sign, V, scale, *used = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            # Somebody wants the gradient of this gradient: the plain operations have one.
-            wanted = [t for t in (x, U) if t.requires_grad]
-            found = iter(torch.autograd.grad(in_blocks(x, U, sign)[0], wanted, grad, create_graph=True))
-            return *(next(found) if t.requires_grad else None for t in (x, U)), None
-        dx, dV = grad.clone(), torch.empty_like(V)
-        dx[:, -1:] *= sign
-        for i in reversed(range(len(used) // 5)):
-            x, projected, rows, T, TV = used[5 * i : 5 * i + 5]
-            dy, d_rows = dx[:, i * BLOCK :], dV[i * BLOCK : i * BLOCK + len(rows), i * BLOCK :]
-            # y = x + P (T V) with P = x V^T and T = -(I + N)^-1, N = striu(V V^T): so dN = T^T dT T^T. Its diagonal is
-            # kept, as if I were the half squared lengths: it takes away what only changes the length of a row, and
-            # that changes no reflection.
-            dP = dy @ TV.mT
-            torch.mm(T.mT, projected.mT @ dy, out=d_rows)
-            dN = d_rows @ TV.mT
-            d_rows.addmm_(dN.triu() + dN.triu(1).mT, rows).addmm_(dP.mT, x)
-            dy.addmm_(dP, rows)
-        # The blocks have filled the upper triangle; what lies below it was never set.
-        return dx, dV.triu_().mul_(scale), None
+        # A backward pass may be called under autocast, which would round the factors.
+        with torch.autocast(grad.device.type, enabled=False):
+            return _reflect_backward(ctx, grad)
+
+
+def _reflect_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    x, U, sign, V, scale, *used = ctx.saved_tensors
+    if torch.is_grad_enabled():
+        # Somebody wants the gradient of this gradient: the plain operations have one.
+        wanted = [t for t in (x, U) if t.requires_grad]
+        found = iter(torch.autograd.grad(in_blocks(x, U, sign)[0], wanted, grad, create_graph=True))
+        return *(next(found) if t.requires_grad else None for t in (x, U)), None
+    dx, dV = grad.clone(), torch.empty_like(V)
+    dx[:, -1:] *= sign
+    for i in reversed(range(len(used) // 5)):
+        x, projected, rows, T, TV = used[5 * i : 5 * i + 5]
+        dy, d_rows = dx[:, i * BLOCK :], dV[i * BLOCK : i * BLOCK + len(rows), i * BLOCK :]
+        # y = x + P (T V) with P = x V^T and T = -(I + N)^-1, N = striu(V V^T): so dN = T^T dT T^T. Its diagonal is
+        # kept, as if I were the half squared lengths: it takes away what only changes the length of a row, and
+        # that changes no reflection.
+        dP = dy @ TV.mT
+        torch.mm(T.mT, projected.mT @ dy, out=d_rows)
+        dN = d_rows @ TV.mT
+        d_rows.addmm_(dN.triu() + dN.triu(1).mT, rows).addmm_(dP.mT, x)
+        dy.addmm_(dP, rows)
+    # The blocks have filled the upper triangle; what lies below it was never set.
+    return dx, dV.triu_().mul_(scale), None
 
 
 def Hprod(x: Tensor, u: Tensor, k: int) -> Tensor:
@@ -134,14 +140,15 @@ def Hprod(x: Tensor, u: Tensor, k: int) -> Tensor:
     if not 1 <= k <= n:
         raise OptionError(f"Hprod needs 1 <= k <= {n}, got k={k}")
     kept, moved = x.split([n - k, k], dim=-1)
-    v = unit_rows(u[n - k :].unsqueeze(0))[0]
-    return torch.cat([kept, moved - (moved @ v.mT) * v], dim=-1)
+    v = unit_rows(at_least_single(u[n - k :]).unsqueeze(0))[0]
+    moved = at_least_single(moved)
+    return torch.cat([kept, (moved - (moved @ v.mT) * v).to(x.dtype)], dim=-1)
 
 
 def reflections_of(Q: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """`(U, sign)` with `reflect(eye, U, sign) == Q` for an orthogonal `Q` `(n, n)` and U `(k, n)`.
 
-    Householder QR with the target +e_i in every column. Raises `OptionError` when k reflections do not reach Q.
+    Householder QR with the target +e_i in every column; k is n - 1, which reaches every Q.
     """
     n = len(Q)
     rest, U = Q.double().clone(), Q.new_zeros(k, n, dtype=torch.float64)
@@ -159,7 +166,4 @@ def reflections_of(Q: Tensor, k: int) -> tuple[Tensor, Tensor]:
         rest[i:] -= 2 * torch.outer(u, u @ rest[i:])
         U[i, i:] = u
     sign = rest[-1, -1].sign().reshape(1)
-    left = rest - torch.diag(torch.cat([sign.new_ones(n - 1), sign]))
-    if left.abs().max() > math.sqrt(torch.finfo(Q.dtype).eps):
-        raise OptionError(f"{k} reflections do not reach this {n} x {n} matrix; leave the number of reflectors out")
     return U.to(Q), sign.to(Q)

@@ -47,8 +47,8 @@ class OrthogonalLinear(SquareLinear):
     entries. `n_reflectors` is n by default, which reaches every orthogonal matrix; the one-entry reflection is the
     fixed `sign`, a buffer, so k is at most n - 1. `det` asks for the determinant +1 or -1; None draws it.
 
-    `from_dense` is nearest in the Frobenius norm: the polar factor of W, of the determinant asked for; with fewer
-    reflectors W must be one that they reach. Raises `OptionError` for options out of range.
+    `from_dense` is nearest in the Frobenius norm: the polar factor of W, of the determinant asked for; it needs all
+    reflectors. Raises `OptionError` for options out of range.
     Source: Mhammedi et al. 2017, arXiv:1612.00188.
 
     >>> W = OrthogonalLinear(4, 4, det=1).effective_W()
@@ -85,6 +85,8 @@ class OrthogonalLinear(SquareLinear):
         return orthogonal if self.det is None else orthogonal & (torch.linalg.slogdet(W).sign == self.det)
 
     def _set_dense(self, W: Tensor) -> None:
+        if len(self.U) < self.in_features - 1:
+            raise OptionError("OrthogonalLinear.from_dense needs all reflectors; leave n_reflectors out")
         left, _, right = torch.linalg.svd(W.double())
         if self.det is not None and torch.linalg.slogdet(left @ right).sign != self.det:
             # The smallest singular value is the cheapest to turn round.

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from slimgraph.errors import OptionError, UnknownOptionError, did_you_mean
+from torch import nn
+
+from slimgraph.errors import OptionError, UnknownMapError, did_you_mean
 
 if TYPE_CHECKING:
     from slimgraph.slim.linear.base import LinearBase
@@ -18,7 +20,7 @@ class Registry(dict[str, "type[LinearBase]"]):
 
     def __missing__(self, key: str) -> type[LinearBase]:
         hint = did_you_mean(key, self) or f" There are {', '.join(sorted(self))}."
-        raise UnknownOptionError(f"there is no map {key!r}.{hint}")
+        raise UnknownMapError(f"there is no map {key!r}.{hint}")
 
 
 maps: Registry = Registry()
@@ -58,10 +60,13 @@ def get_map(chosen: str | Callable[..., LinearBase]) -> Callable[..., LinearBase
     'OrthogonalLinear'
     >>> get_map('orthogonl')
     Traceback (most recent call last):
-    slimgraph.errors.UnknownOptionError: there is no map 'orthogonl'. Did you mean 'orthogonal'?
+    slimgraph.errors.UnknownMapError: there is no map 'orthogonl'. Did you mean 'orthogonal'?
     """
     if isinstance(chosen, str):
         return maps[chosen]
+    if isinstance(chosen, nn.Module):
+        name = type(chosen).__name__
+        raise OptionError(f"a map is chosen by its key or its class, got an instance of {name}; give the class")
     if not callable(chosen):
         raise OptionError(f"a map is chosen by its key or its class, got {chosen!r}")
     return chosen

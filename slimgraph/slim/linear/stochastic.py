@@ -19,11 +19,14 @@ def project_rows(W: Tensor, total: Tensor) -> Tensor:
     >>> project_rows(torch.tensor([[0.9, 0.5, -1.]]), torch.ones(1, 1))
     tensor([[0.7000, 0.3000, 0.0000]])
     """
+    dtype, W, total = W.dtype, W.double(), total.double()
+    # A shift of a row moves its threshold alone, and the total must not drown in large entries.
+    W = W - W.amax(1, keepdim=True)
     descending = W.sort(dim=1, descending=True).values
     places = torch.arange(1, W.shape[1] + 1, device=W.device, dtype=W.dtype)
     thresholds = (descending.cumsum(1) - total) / places
     kept = (descending > thresholds).sum(1, keepdim=True).clamp(min=1)
-    return (W - thresholds.gather(1, kept - 1)).clamp(min=0)
+    return (W - thresholds.gather(1, kept - 1)).clamp(min=0).to(dtype)
 
 
 def log_weights(P: Tensor) -> Tensor:
