@@ -297,3 +297,22 @@ def test_archives_come_back_as_tensors(tmp_path, kind: str):
     assert list(read(path, ["u"])) == ["u"]
     with pytest.raises(DataError, match=r"holds no 'xx', it holds \['x', 'u'\]. Did you mean 'x'"):
         read(path, ["xx"])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("", "is empty"), ("a,b\n", "holds no row below its header"), ("a,a\n1,2\n", "has 2 columns called 'a'")],
+)
+def test_a_file_that_would_lose_data_is_refused(tmp_path, text: str, words: str):
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(DataError, match=words):
+        read_csv(tmp_path / "x.csv")
+
+
+def test_blank_lines_before_the_header_and_one_name_are_understood(tmp_path):
+    (tmp_path / "x.csv").write_text("\n\nab,b\n1,2\n")
+    assert read_csv(tmp_path / "x.csv", "ab")["ab"].tolist() == [1.0]
+
+
+def test_data_leave_their_graph_behind():
+    assert not DictDataset({"x": torch.ones(3, 2, requires_grad=True) * 2}).datadict["x"].requires_grad

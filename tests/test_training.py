@@ -532,3 +532,42 @@ def test_spawned_ranks_equal_one(tmp_path):
     run_python(str(RANKS / "fit.py"), "ddp_spawn", str(tmp_path))
     spawned = torch.load(tmp_path / "spawn.pt", weights_only=True)
     assert_same(problems.state(*problems.fit(**problems.CASES["one left over"])), spawned, 1e-12)
+
+
+# ---- what a second review found
+
+
+def test_best_weights_of_one_fit_are_not_those_of_the_next():
+    best = BestWeights()
+    problems.trainer(max_epochs=3, callbacks=[best]).fit(
+        LitProblem(problems.make(), lr=0.05), LitDataModule(problems.data(16), problems.data(8, 1))
+    )
+    second = problems.make()
+    problems.trainer(max_epochs=1, callbacks=[best]).fit(
+        LitProblem(second, lr=1e-9), LitDataModule(problems.data(16), problems.data(8, 1))
+    )
+    for one, fresh in zip(second.parameters(), problems.make().parameters(), strict=True):
+        torch.testing.assert_close(one, fresh, rtol=0, atol=1e-6)
+
+
+def test_best_weights_come_back_after_a_stop_by_an_error():
+    problem, best = problems.make(), BestWeights()
+
+    class Spoil(lightning.Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 2:
+                torch.nn.init.constant_(next(problem.parameters()), float("nan"))
+
+    run = problems.trainer(max_epochs=4, callbacks=[best, Spoil()])
+    with pytest.raises(NonFiniteError):
+        run.fit(LitProblem(problem), LitDataModule(problems.data(16), problems.data(8, 1)))
+    assert all(p.isfinite().all() for p in problem.parameters())
+
+
+def test_a_trained_loss_takes_the_state_of_a_fresh_one():
+    fresh, used = problems.make("augmented"), problems.make("augmented")
+    batch = {key: value[:4] for key, value in problems.data(8).items()}
+    used.loss.update(used(batch))
+    used.load_state_dict(fresh.state_dict())
+    assert used.loss.multipliers is None
+    assert torch.equal(used(batch)["loss"], fresh(batch)["loss"])

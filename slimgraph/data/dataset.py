@@ -68,7 +68,7 @@ class DictDataset(Dataset, metaclass=StrictOptions):
         if not datadict:
             raise DataError(f"DictDataset {name!r} holds no key; give it a dict of tensors")
         self.name = name
-        self.datadict = {key: as_tensor(value, key, name) for key, value in datadict.items()}
+        self.datadict = {key: as_tensor(value, key, name).detach() for key, value in datadict.items()}
         first, n = next((key, len(value)) for key, value in self.datadict.items())
         for key, value in self.datadict.items():
             if len(value) != n:

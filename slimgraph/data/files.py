@@ -27,12 +27,18 @@ def read_csv(
     path = _existing(path)
     with path.open(newline="", encoding="utf-8-sig") as file:
         lines = csv.reader(file, delimiter=delimiter)
-        header = [name.strip() for name in next(lines, [])]
+        first = next((row for row in lines if any(cell.strip() for cell in row)), [])
+        header = [name.strip() for name in first]
         # A row of a file may span lines inside quotes, so the number of the line is the reader's, not the row's.
         rows = [(lines.line_num, row) for row in lines if any(cell.strip() for cell in row)]
     named = [name for name in header if name]
+    if not rows:
+        raise DataError(f"{path} holds no row below its header" if named else f"{path} is empty")
+    columns = named if columns is None else [columns] if isinstance(columns, str) else columns
     result = {}
-    for column in named if columns is None else columns:
+    for column in columns:
+        if named.count(column) > 1:
+            raise DataError(f"{path} has {named.count(column)} columns called {column!r}; rename all but one")
         if column not in named:
             raise DataError(f"{path} has no column {column!r}, it has {named}.{did_you_mean(column, named)}")
         at = header.index(column)

@@ -164,6 +164,10 @@ class AugmentedLagrangeLoss(PenaltyLoss):
         return multipliers[index]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        if f"{prefix}multipliers" not in state_dict and f"{prefix}mu" in state_dict:
+            # The state is that of a loss that had seen no batch yet, and so is this one now.
+            self.multipliers = self.is_equality = None  # pyright: ignore[reportAttributeAccessIssue]
+            self._widths = []
         # A fresh loss has seen no batch yet; the checkpoint says how many multipliers there are, and of which kind.
         for name in ("multipliers", "is_equality"):
             saved = state_dict.get(f"{prefix}{name}")

@@ -31,6 +31,11 @@ class BestWeights(lightning.Callback, metaclass=StrictOptions):
         self.best_epoch: int | None = None
         self.weights: dict[str, Tensor] = {}
 
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        # What another fit left here is no weight of this problem; a resumed fit gets its own back after this.
+        if stage == "fit" and trainer.current_epoch == 0:
+            self.best_value, self.best_epoch, self.weights = None, None, {}
+
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         # The fit may take hours: that nothing will ever be kept is said before it.
         if not trainer.enable_validation:
@@ -56,6 +61,12 @@ class BestWeights(lightning.Callback, metaclass=StrictOptions):
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if self.restore and self.weights:
             self.put_back(pl_module)
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        # After a NaN or an interruption the best weights are what one still wants.
+        self.on_fit_end(trainer, pl_module)
 
     def put_back(self, pl_module: lightning.LightningModule) -> None:
         """Loads the best weights into the module."""

@@ -171,11 +171,11 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
 
     def on_train_epoch_end(self) -> None:
         self._log("train")
-        self._outer_step()
+        self._outer_step(complete=self.trainer.is_last_batch)
 
-    def _outer_step(self) -> None:
+    def _outer_step(self, complete: bool = False) -> None:
         # A fit that max_steps ends in mid-epoch has not seen every sample: the resumed one makes this step.
-        if not self._outer or len(self._outer) < self.trainer.num_training_batches:
+        if not self._outer or not (complete or len(self._outer) >= self.trainer.num_training_batches):
             return
         batches = [self._outer[i] for i in sorted(self._outer)]
         with torch.no_grad():
@@ -259,7 +259,8 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
         loader = loaders[dataloader_idx] if isinstance(loaders, (list, tuple)) else loaders
         if isinstance(loader, ShardedLoader):
             return loader.share(batch_idx)
-        counted = next((len(v) for v in batch.values() if isinstance(v, Tensor) and v.ndim), 1)
+        values = batch.values() if isinstance(batch, Mapping) else ()
+        counted = next((len(v) for v in values if isinstance(v, Tensor) and v.ndim), 1)
         return counted, counted * self._world
 
     def _evaluate(self, stage: str, loaders: Any, batch: dict[str, Any], batch_idx: int, dataloader_idx: int) -> None:

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from slimgraph.errors import StrictOptions
 
-_METRICS = TextColumn("{task.fields[metrics]}")
+_METRICS = TextColumn("{task.fields[metrics]}", markup=False)
 
 
 class FitProgress(ProgressBar, metaclass=StrictOptions):
@@ -38,7 +38,13 @@ class FitProgress(ProgressBar, metaclass=StrictOptions):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if not self._enabled:
             return
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), _METRICS)
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            _METRICS,
+        )
         self._bar = Progress(*columns, console=Console(stderr=True))
         total = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
         self._bar.add_task(self.label, total=total, completed=trainer.current_epoch, metrics="")
