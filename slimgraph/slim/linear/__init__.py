@@ -17,15 +17,20 @@ from slimgraph.slim.linear.base import (
     total_reg_error,
 )
 from slimgraph.slim.linear.dense import IdentityInitLinear, IdentityLinear, Linear, NonNegativeLinear
+from slimgraph.slim.linear.eigenvalues import GershgorinLinear, SchurDecompositionLinear
 from slimgraph.slim.linear.householder import Hprod
 from slimgraph.slim.linear.orthogonal import OrthogonalLinear
 from slimgraph.slim.linear.spectral import SpectralLinear, SVDLinear
+from slimgraph.slim.linear.stable import HurwitzLinear, SchurStableLinear
 from slimgraph.slim.linear.stochastic import LeftStochasticLinear, PerronFrobeniusLinear, RightStochasticLinear
 from slimgraph.slim.linear.symmetry import DampedSkewSymmetricLinear, SkewSymmetricLinear, SymmetricLinear
+from slimgraph.slim.linear.symplectic import SymplecticLinear
 
 __all__ = [
     "DampedSkewSymmetricLinear",
+    "GershgorinLinear",
     "Hprod",
+    "HurwitzLinear",
     "IdentityGradReLU",
     "IdentityInitLinear",
     "IdentityLinear",
@@ -37,10 +42,13 @@ __all__ = [
     "PerronFrobeniusLinear",
     "RightStochasticLinear",
     "SVDLinear",
+    "SchurDecompositionLinear",
+    "SchurStableLinear",
     "SkewSymmetricLinear",
     "SpectralLinear",
     "SquareLinear",
     "SymmetricLinear",
+    "SymplecticLinear",
     "even_maps",
     "get_map",
     "maps",
