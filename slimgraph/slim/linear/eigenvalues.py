@@ -24,8 +24,10 @@ class SchurDecompositionLinear(SquareLinear):
     started at 1 and anywhere on the circle, R a rotation. N: `(n/2 (n/2 - 1)/2, 2, 2)`, the blocks above the diagonal
     row by row, started at 0, so W starts orthogonal. `reg_error` is l2 * mean((gamma - 1)^2).
 
-    `contains` asks for a matrix within rounding of W whose real eigenvalues come in equal pairs; the complex ones of
-    any real matrix are conjugate. Raises `OptionError` for an odd size or a negative l2.
+    `contains`: the complex eigenvalues of any real matrix are conjugate; the real ones come in equal pairs, or would
+    after a change of W within rounding, which splits them by far more.
+
+    Raises `OptionError` for an odd size or a negative l2.
     Source: Kerg et al. 2019, Non-normal recurrent neural network (nnRNN), NeurIPS, arXiv:1905.12080.
 
     >>> W = SchurDecompositionLinear(4, 4)
