@@ -155,7 +155,7 @@ def test_its_bounds_can_be_reached():
 
 
 @pytest.mark.parametrize("real", [True, False])
-@pytest.mark.parametrize("size", [0.0, 1e-30, 1e-8, 1e6, 1e30])
+@pytest.mark.parametrize("size", [0.0, 1e-30, 1e-8, 1e-5, 1e6, 1e30])
 def test_weights_of_any_size_are_safe(real: bool, size: float):
     m = slim.GershgorinLinear(4, 4, real=real)
     with torch.no_grad():
@@ -164,6 +164,8 @@ def test_weights_of_any_size_are_safe(real: bool, size: float):
     W.square().sum().backward()
     assert m.contains(W) and all(p.grad.isfinite().all() for p in m.parameters())
     assert W.count_nonzero() == (4 if size == 0 else 16)
+    sums = (W - torch.diag(W.diagonal())).abs().sum(1)
+    assert real or size < 1e-6 or close(sums, m.share.sigmoid() / 2, 1e-5)
 
 
 def test_contains_asks_for_the_disc_and_for_symmetry():

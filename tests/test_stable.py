@@ -104,6 +104,16 @@ def test_weights_of_any_size_are_safe(key: str, size: float):
         assert all(p.grad.isfinite().all() for p in m.parameters())
 
 
+def test_a_large_alpha_does_not_drown_a_small_matrix():
+    for seed in range(5):
+        torch.manual_seed(seed)
+        m = perturb(slim.HurwitzLinear(8, 8, alpha=100.0), 1.0)
+        with torch.no_grad():
+            m.weight.mul_(1e-4)
+            m.skew.mul_(1e-4)
+        assert torch.linalg.eigvals(m.effective_W().double()).real.max() < -100
+
+
 def test_zero_weights_are_the_limit():
     for m, limit in [(slim.HurwitzLinear(3, 3, alpha=2.0), -2.0), (slim.SchurStableLinear(3, 3), 0.0)]:
         with torch.no_grad():
