@@ -87,6 +87,13 @@ def test_training_draws_one_set_of_gates_for_each_W_or_block():
     assert torch.equal(m.eval()(x), m(x))
 
 
+def test_the_plain_layer_has_the_gates_of_evaluation():
+    m = l0([0.0] * 20).train()
+    linear = m.to_linear()
+    assert m.training
+    assert torch.equal(linear.weight.mT, m.eval().effective_W())
+
+
 def test_the_gates_start_where_the_drop_rate_says():
     for rate in (0.1, 0.5, 0.9):
         shut = torch.sigmoid(-slim.L0Linear(2000, 1, droprate_init=rate).qz_loga)

@@ -88,6 +88,14 @@ class L0Linear(LinearBase):
         error = (not_shut * cost).sum()
         return error if self.bias is None else error + self.weight_decay / 2 * self.bias.square().sum()
 
+    def to_linear(self) -> nn.Linear:
+        """As for any map, with the gates of evaluation: a draw is not to be deployed."""
+        training, self.training = self.training, False
+        try:
+            return super().to_linear()
+        finally:
+            self.training = training
+
     def _set_dense(self, W: Tensor) -> None:
         self.weight.copy_(W)
         # At log(11) the deterministic gate is 1; at temperature * log(11) half of the drawn ones are.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -112,6 +113,6 @@ def project_(module: nn.Module) -> None:
     >>> project_(model)
     """
     for part in module.modules():
-        project = getattr(part, "project_", None)
-        if callable(project):
-            project()
+        # A module is slow to say that it lacks an attribute; its class is not.
+        if callable(getattr(type(part), "project_", None)):
+            cast(Any, part).project_()
