@@ -18,8 +18,9 @@ from slimgraph.slim.linear.base import (
 from slimgraph.slim.linear.dense import IdentityInitLinear, IdentityLinear, Linear, NonNegativeLinear
 from slimgraph.slim.linear.householder import Hprod
 from slimgraph.slim.linear.orthogonal import OrthogonalLinear
-from slimgraph.slim.linear.spectral import SpectralLinear, SVDLinear
+from slimgraph.slim.linear.spectral import SpectralLinear
 from slimgraph.slim.linear.stochastic import LeftStochasticLinear, PerronFrobeniusLinear, RightStochasticLinear
+from slimgraph.slim.linear.svd import SVDLinear
 from slimgraph.slim.linear.symmetry import DampedSkewSymmetricLinear, SkewSymmetricLinear, SymmetricLinear
 
 __all__ = [
