@@ -6,6 +6,7 @@ from slimgraph.slim.linear.base import (
     IdentityGradReLU,
     LinearBase,
     SquareLinear,
+    even_maps,
     get_map,
     maps,
     materialized,
@@ -21,9 +22,10 @@ from slimgraph.slim.linear.l0 import L0Linear
 from slimgraph.slim.linear.lasso import LassoLinear, LassoLinearRELU, project_
 from slimgraph.slim.linear.orthogonal import OrthogonalLinear
 from slimgraph.slim.linear.sinkhorn import DoublyStochasticLinear
-from slimgraph.slim.linear.spectral import SpectralLinear, SVDLinear
+from slimgraph.slim.linear.spectral import SpectralLinear
 from slimgraph.slim.linear.split import SplitLinear, StableSplitLinear
 from slimgraph.slim.linear.stochastic import LeftStochasticLinear, PerronFrobeniusLinear, RightStochasticLinear
+from slimgraph.slim.linear.svd import SVDLinear
 from slimgraph.slim.linear.symmetry import DampedSkewSymmetricLinear, SkewSymmetricLinear, SymmetricLinear
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "SquareLinear",
     "StableSplitLinear",
     "SymmetricLinear",
+    "even_maps",
     "get_map",
     "maps",
     "materialized",
