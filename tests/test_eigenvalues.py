@@ -74,8 +74,8 @@ def test_reg_error_is_the_mean_distance_of_gamma_from_one():
     with torch.no_grad():
         m.gamma.copy_(torch.tensor([1.5, -1.0]))
     assert close(m.reg_error(), torch.tensor(3 * (0.25 + 4) / 2))
-    for l2 in (-1.0, math.inf, None):
-        with pytest.raises(OptionError, match=f"SchurDecompositionLinear needs a finite l2 >= 0, got l2={l2}"):
+    for l2, needed in ((-1.0, "l2 >= 0"), (math.inf, "a finite l2"), (None, "a number for l2")):
+        with pytest.raises(OptionError, match=f"SchurDecompositionLinear needs {needed}, got l2={l2}"):
             slim.SchurDecompositionLinear(4, 4, l2=l2)
 
 

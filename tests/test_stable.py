@@ -242,10 +242,10 @@ def test_contains_asks_for_the_half_plane_and_the_circle():
 
 
 @pytest.mark.parametrize("make, message", [
-    (lambda: slim.HurwitzLinear(2, 2, alpha=math.nan), "HurwitzLinear needs a finite number for alpha, got alpha=nan"),
-    (lambda: slim.HurwitzLinear(2, 2, False, "1"), "HurwitzLinear needs a finite number for alpha, got alpha='1'"),
+    (lambda: slim.HurwitzLinear(2, 2, alpha=math.nan), "HurwitzLinear needs a finite alpha, got alpha=nan"),
+    (lambda: slim.HurwitzLinear(2, 2, False, "1"), "HurwitzLinear needs a number for alpha, got alpha='1'"),
     (lambda: slim.SchurStableLinear(2, 2, radius=0.0), "SchurStableLinear needs radius > 0, got radius=0.0"),
-    (lambda: slim.SchurStableLinear(2, 2, radius=math.inf), "needs a finite number for radius, got radius=inf"),
+    (lambda: slim.SchurStableLinear(2, 2, radius=math.inf), "needs a finite radius, got radius=inf"),
 ])  # fmt: skip
 def test_options_out_of_range_are_refused(make, message: str):
     with pytest.raises(OptionError, match=message):

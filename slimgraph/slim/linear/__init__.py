@@ -19,21 +19,30 @@ from slimgraph.slim.linear.base import (
 from slimgraph.slim.linear.dense import IdentityInitLinear, IdentityLinear, Linear, NonNegativeLinear
 from slimgraph.slim.linear.eigenvalues import GershgorinLinear, SchurDecompositionLinear
 from slimgraph.slim.linear.householder import Hprod
+from slimgraph.slim.linear.l0 import L0Linear
+from slimgraph.slim.linear.lasso import LassoLinear, LassoLinearRELU, project_
 from slimgraph.slim.linear.orthogonal import OrthogonalLinear
-from slimgraph.slim.linear.spectral import SpectralLinear, SVDLinear
+from slimgraph.slim.linear.sinkhorn import DoublyStochasticLinear
+from slimgraph.slim.linear.spectral import SpectralLinear
+from slimgraph.slim.linear.split import SplitLinear, StableSplitLinear
 from slimgraph.slim.linear.stable import HurwitzLinear, SchurStableLinear
 from slimgraph.slim.linear.stochastic import LeftStochasticLinear, PerronFrobeniusLinear, RightStochasticLinear
+from slimgraph.slim.linear.svd import SVDLinear
 from slimgraph.slim.linear.symmetry import DampedSkewSymmetricLinear, SkewSymmetricLinear, SymmetricLinear
 from slimgraph.slim.linear.symplectic import SymplecticLinear
 
 __all__ = [
     "DampedSkewSymmetricLinear",
+    "DoublyStochasticLinear",
     "GershgorinLinear",
     "Hprod",
     "HurwitzLinear",
     "IdentityGradReLU",
     "IdentityInitLinear",
     "IdentityLinear",
+    "L0Linear",
+    "LassoLinear",
+    "LassoLinearRELU",
     "LeftStochasticLinear",
     "Linear",
     "LinearBase",
@@ -46,13 +55,16 @@ __all__ = [
     "SchurStableLinear",
     "SkewSymmetricLinear",
     "SpectralLinear",
+    "SplitLinear",
     "SquareLinear",
+    "StableSplitLinear",
     "SymmetricLinear",
     "SymplecticLinear",
     "even_maps",
     "get_map",
     "maps",
     "materialized",
+    "project_",
     "reg_error_terms",
     "register",
     "square_maps",

@@ -9,7 +9,14 @@ from torch import Tensor, nn
 
 from slimgraph.errors import OptionError, ShapeError
 from slimgraph.slim.linear.base import SquareLinear
-from slimgraph.slim.linear.functions import between, check_bounds, check_even, full_precision, upper_triangle
+from slimgraph.slim.linear.functions import (
+    between,
+    check_bounds,
+    check_even,
+    check_number,
+    full_precision,
+    upper_triangle,
+)
 from slimgraph.slim.linear.householder import at_least_single, reflect
 from slimgraph.slim.linear.orthogonal import random_sign
 from slimgraph.slim.linear.registry import register
@@ -38,9 +45,7 @@ class SchurDecompositionLinear(SquareLinear):
     def __init__(self, insize: int, outsize: int, bias: bool = False, l2: float = 1e-2):
         super().__init__(insize, outsize, bias, provide_weights=False)
         check_even(self)
-        if not isinstance(l2, int | float) or isinstance(l2, bool) or not 0 <= l2 < math.inf:
-            raise OptionError(f"SchurDecompositionLinear needs a finite l2 >= 0, got l2={l2!r}")
-        self.l2 = float(l2)
+        self.l2 = check_number(self, "l2", l2, floor=0.0)
         pairs = insize // 2
         self.U = nn.Parameter(torch.randn(insize - 1, insize).triu())
         self.gamma = nn.Parameter(torch.ones(pairs))

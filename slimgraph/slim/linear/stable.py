@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from slimgraph.errors import OptionError
 from slimgraph.slim.linear.base import SquareLinear
-from slimgraph.slim.linear.functions import full_precision, upper_triangle
+from slimgraph.slim.linear.functions import check_number, full_precision, upper_triangle
 from slimgraph.slim.linear.householder import at_least_single, reflect
 from slimgraph.slim.linear.registry import register
 
@@ -49,14 +49,6 @@ class Lyapunov(SquareLinear):
         scaled = C * (log_d.unsqueeze(1) - log_d).exp()
         return VT.mT @ scaled @ VT, ROUNDING * condition * (torch.linalg.matrix_norm(scaled) + abs(offset))
 
-    def _number(self, word: str, value: float, floor: float = -math.inf) -> float:
-        name = type(self).__name__
-        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-            raise OptionError(f"{name} needs a finite number for {word}, got {word}={value!r}")
-        if value <= floor:
-            raise OptionError(f"{name} needs {word} > {floor:g}, got {word}={value!r}")
-        return float(value)
-
 
 @register("hurwitz", square=True)
 class HurwitzLinear(Lyapunov):
@@ -77,7 +69,7 @@ class HurwitzLinear(Lyapunov):
 
     def __init__(self, insize: int, outsize: int, bias: bool = False, alpha: float = 0.0):
         super().__init__(insize, outsize, bias)
-        self.alpha = self._number("alpha", alpha)
+        self.alpha = check_number(self, "alpha", alpha)
         spread = 1 / math.sqrt(insize)
         self.skew = nn.Parameter(torch.empty(insize * (insize - 1) // 2).uniform_(-spread, spread))
 
@@ -114,7 +106,9 @@ class SchurStableLinear(Lyapunov):
 
     def __init__(self, insize: int, outsize: int, bias: bool = False, radius: float = 1.0):
         super().__init__(insize, outsize, bias)
-        self.radius = self._number("radius", radius, floor=0.0)
+        self.radius = check_number(self, "radius", radius)
+        if self.radius <= 0:
+            raise OptionError(f"SchurStableLinear needs radius > 0, got radius={self.radius}")
 
     @full_precision
     def effective_W(self) -> Tensor:
