@@ -20,10 +20,25 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "orthogonal": [{"n_reflectors": 1}, {"det": 1}, {"det": -1}],
     "spectral": [{"n_U_reflectors": 1}, {"n_V_reflectors": 1, "sigma_min": 0.0, "sigma_max": 3.0}],
     "softSVD": [{"sigma_min": 0.5, "sigma_max": 0.6}],
+    "learnSVD": [{"sigma_min": 0.0, "sigma_max": 3.0}],
+    "symmetric_SVD": [{"sigma_min": 0.5, "sigma_max": 0.6}],
+    "bounded_Lp_norm": [{"p": p} for p in (1, float("inf"), "fro", "nuc")] + [{"sigma_min": 2.0, "sigma_max": 3.0}],
+    "Power_bound": [{"max_p": 0.3, "pwr_iters": 1}],
+    "trivial_nullspace": [{"rank": 1, "epsilon": 2.0}],
+    "low_rank": [{"rank": 1}],
 }
 
 # The maps whose promise is kept by driving reg_error to zero, not by construction.
 KEPT_BY_REG_ERROR = {"softSVD", "learnSVD", "symmetric_SVD", "bounded_Lp_norm", "Power_bound"}
+
+# The maps of which the norm or the spectral radius of free weights is bounded: reg_error is 0 wherever that holds.
+FREE_WEIGHTS = {"bounded_Lp_norm", "Power_bound"}
+
+# A bias would break the promise, and is refused.
+WITHOUT_BIAS = {"trivial_nullspace"}
+
+# The maps whose from_dense documents another choice than the nearest matrix.
+NOT_NEAREST = {"Power_bound"}
 
 # Parameters that cannot move W at some sizes: a distribution over one place, and bounds that leave no room.
 WITHOUT_FREEDOM = {
@@ -90,7 +105,7 @@ def cases(
         for chosen in [{}, *(OPTIONS.get(key, []) if options else [])]
         for size in sizes
         if legal(key, *size)
-        for bias in biases
+        for bias in ((False,) if key in WITHOUT_BIAS else biases)
         for dtype in dtypes
     ]
     return pytest.mark.parametrize("case", every, ids=str)

@@ -12,7 +12,20 @@ from torch.func import functional_call, vmap
 
 from slimgraph import slim
 from slimgraph.errors import DtypeError, OptionError, ShapeError, UnknownOptionError
-from tests.helpers import KEPT_BY_REG_ERROR, SIZES, SMALL, Case, cases, close, keys, legal, perturb
+from tests.helpers import (
+    FREE_WEIGHTS,
+    KEPT_BY_REG_ERROR,
+    NOT_NEAREST,
+    SIZES,
+    SMALL,
+    WITHOUT_BIAS,
+    Case,
+    cases,
+    close,
+    keys,
+    legal,
+    perturb,
+)
 
 BOTH = (torch.float32, torch.float64)
 
@@ -146,8 +159,19 @@ def test_reg_error_is_a_finite_non_negative_scalar(case: Case):
     assert error.dtype == case.dtype
     assert error.isfinite() and error >= 0
     assert torch.equal(error, m.reg_error())
-    if case.key in KEPT_BY_REG_ERROR:
-        assert error > 1e-3 or case.insize == case.outsize == 1
+
+
+@cases(SMALL, biases=(False,))
+def test_reg_error_is_zero_exactly_where_the_promise_holds(case: Case):
+    for size in (0.0, 0.03, 0.3, 3.0):
+        m = perturb(case.make(), size)
+        error, W = m.reg_error(), m.effective_W()
+        if case.key in KEPT_BY_REG_ERROR:
+            assert m.contains(W, 1e-2) or error > 1e-3
+        if case.key in FREE_WEIGHTS:
+            assert error < 2e-2 or not m.contains(W, 1e-6)
+        elif case.key in KEPT_BY_REG_ERROR:
+            assert (error < 1e-5) == (size == 0)
 
 
 # Law 5
@@ -315,6 +339,8 @@ def test_from_dense_of_any_matrix_keeps_the_promise_and_is_a_projection(case: Ca
     nearest = m.effective_W().detach()
     assert m.contains(nearest)
     assert all(p.isfinite().all() for p in m.parameters())
+    if case.key in NOT_NEAREST:
+        return
     # Nearest in the Frobenius norm: no member that a random step leads to is nearer.
     distance = torch.linalg.matrix_norm(W - nearest)
     for _ in range(20):
@@ -371,6 +397,6 @@ def test_eig_is_that_of_a_square_W_and_refuses_a_rectangle(case: Case):
 
 @pytest.mark.parametrize("key", keys())
 def test_a_map_has_a_graph_of_strings(key: str):
-    graph = slim.maps[key](3, 3, bias=True).to_networkx()
+    graph = slim.maps[key](3, 3, bias=key not in WITHOUT_BIAS).to_networkx()
     assert all(isinstance(node, str) and {"kind", "label"} <= set(data) for node, data in graph.nodes(data=True))
     assert graph.has_edge("x", "map") and graph.has_edge("map", "y")

@@ -16,14 +16,17 @@ from slimgraph.slim.linear.base import (
     total_reg_error,
 )
 from slimgraph.slim.linear.dense import IdentityInitLinear, IdentityLinear, Linear, NonNegativeLinear
+from slimgraph.slim.linear.factored import LowRankLinear, TrivialNullSpaceLinear
 from slimgraph.slim.linear.householder import Hprod
+from slimgraph.slim.linear.norms import BoundedNormLinear, PowerBoundLinear
 from slimgraph.slim.linear.orthogonal import OrthogonalLinear
 from slimgraph.slim.linear.spectral import SpectralLinear
 from slimgraph.slim.linear.stochastic import LeftStochasticLinear, PerronFrobeniusLinear, RightStochasticLinear
-from slimgraph.slim.linear.svd import SVDLinear
-from slimgraph.slim.linear.symmetry import DampedSkewSymmetricLinear, SkewSymmetricLinear, SymmetricLinear
+from slimgraph.slim.linear.svd import SVDLinear, SVDLinearLearnBounds, SymmetricSVDLinear
+from slimgraph.slim.linear.symmetry import DampedSkewSymmetricLinear, PSDLinear, SkewSymmetricLinear, SymmetricLinear
 
 __all__ = [
+    "BoundedNormLinear",
     "DampedSkewSymmetricLinear",
     "Hprod",
     "IdentityGradReLU",
@@ -32,15 +35,21 @@ __all__ = [
     "LeftStochasticLinear",
     "Linear",
     "LinearBase",
+    "LowRankLinear",
     "NonNegativeLinear",
     "OrthogonalLinear",
+    "PSDLinear",
     "PerronFrobeniusLinear",
+    "PowerBoundLinear",
     "RightStochasticLinear",
     "SVDLinear",
+    "SVDLinearLearnBounds",
     "SkewSymmetricLinear",
     "SpectralLinear",
     "SquareLinear",
     "SymmetricLinear",
+    "SymmetricSVDLinear",
+    "TrivialNullSpaceLinear",
     "get_map",
     "maps",
     "materialized",

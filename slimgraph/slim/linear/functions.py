@@ -72,6 +72,32 @@ def check_bounds(owner: object, sigma_min: float, sigma_max: float, floor: float
     return low, high
 
 
+def check_number(owner: object, word: str, value: float, above: float | None = None) -> float:
+    """`value` as a float; raises `OptionError` unless it is finite and >= 0, or > `above` where that is given."""
+    name = type(owner).__name__
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise OptionError(f"{name} needs a number for {word}, got {word}={value!r}")
+    if not math.isfinite(value):
+        raise OptionError(f"{name} needs a finite {word}, got {word}={value}")
+    if value < 0 if above is None else value <= above:
+        raise OptionError(f"{name} needs {word} {'>= 0' if above is None else f'> {above:g}'}, got {word}={value}")
+    return float(value)
+
+
+def symmetric_part(M: Tensor) -> Tensor:
+    """(M + M^T)/2, symmetric to the last bit; M: `(n, n)`."""
+    # Halves first: a sum of large entries would overflow.
+    half = M / 2
+    return half + half.mT
+
+
+def above_zero(values: Tensor) -> Tensor:
+    """`values` >= 0 moved up to rounding of the largest, so that a factor built from their roots can be trained."""
+    # Where a row of one factor and a column of the other are zero, neither has a gradient.
+    scale = values.max()
+    return values.clamp(min=torch.finfo(values.dtype).eps * float(scale if scale > 0 else 1))
+
+
 def under_autocast(device: torch.device) -> bool:
     """Whether autocast is on for tensors of this device; some devices (meta) have none."""
     return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
