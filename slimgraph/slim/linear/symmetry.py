@@ -131,9 +131,10 @@ class SkewSymmetricLinear(SquareLinear):
 class DampedSkewSymmetricLinear(SkewSymmetricLinear):
     """W = A - A^T - gamma I: every eigenvalue has the real part -gamma, gamma in [sigma_min, sigma_max].
 
-    A is strictly upper triangular as in `SkewSymmetricLinear`, gamma = sigma_min + (sigma_max - sigma_min) sigmoid(p), p: `(1,)`. `from_dense` is nearest in the Frobenius norm:
-    the skew-symmetric part of W, and minus the mean of its diagonal, clipped to the bounds. The reference adds gamma
-    instead. Source: Chang et al. 2019, AntisymmetricRNN, arXiv:1902.09689.
+    A is strictly upper triangular as in `SkewSymmetricLinear`; gamma = sigma_min + (sigma_max - sigma_min) sigmoid(p),
+    p: `(1,)`. `from_dense` is nearest in the Frobenius norm: the skew-symmetric part of W, and minus the mean of its
+    diagonal, clipped to the bounds. The reference adds gamma instead.
+    Source: Chang et al. 2019, AntisymmetricRNN, arXiv:1902.09689.
 
     >>> DampedSkewSymmetricLinear(2, 2, sigma_min=0.3, sigma_max=0.3).eig(eigenvectors=False).real
     tensor([-0.3000, -0.3000], grad_fn=<SelectBackward0>)
