@@ -28,6 +28,12 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "l0": [{"weight_decay": 0.0, "droprate_init": 0.2, "temperature": 0.1, "lamda": 0.0}, {"temperature": 5.0}],
     "lasso": [{"gamma": 0.0}],
     "doubly_stochastic": [{"n_iters": 1}],
+    "learnSVD": [{"sigma_min": 0.0, "sigma_max": 3.0}],
+    "symmetric_SVD": [{"sigma_min": 0.5, "sigma_max": 0.6}],
+    "bounded_Lp_norm": [{"p": p} for p in (1, float("inf"), "fro", "nuc")] + [{"sigma_min": 2.0, "sigma_max": 3.0}],
+    "Power_bound": [{"max_p": 0.3, "pwr_iters": 1}],
+    "trivial_nullspace": [{"rank": 1, "epsilon": 2.0}],
+    "low_rank": [{"rank": 1}],
 }
 
 # The maps whose promise is kept by driving reg_error to zero, not by construction.
@@ -38,6 +44,14 @@ RANDOM_IN_TRAINING = {"l0"}
 
 # The maps whose gradient is meant to differ from the slope where a parameter is negative.
 FOR_POSITIVE_PARAMETERS = {"lasso"}
+# The maps of which the norm or the spectral radius of free weights is bounded: reg_error is 0 wherever that holds.
+FREE_WEIGHTS = {"bounded_Lp_norm", "Power_bound"}
+
+# A bias would break the promise, and is refused.
+WITHOUT_BIAS = {"trivial_nullspace"}
+
+# The maps whose from_dense documents another choice than the nearest matrix.
+NOT_NEAREST = {"Power_bound"}
 
 # Parameters that cannot move W at some sizes: a distribution over one place, and bounds that leave no room.
 WITHOUT_FREEDOM = {
@@ -73,6 +87,13 @@ class Case:
         torch.manual_seed(seed)
         made = slim.maps[self.key](self.insize, self.outsize, bias=self.bias, **self.options)
         return made.to(self.dtype).train(self.key not in RANDOM_IN_TRAINING)
+
+    def elsewhere(self, size: float = 0.3) -> slim.LinearBase:
+        """A map moved at random to where its gradient is meant to be the slope."""
+        m = perturb(self.make(), size)
+        if self.key in FOR_POSITIVE_PARAMETERS:
+            m.load_state_dict({name: value.abs() for name, value in m.state_dict().items()})
+        return m
 
     def input(self, *leading: int) -> torch.Tensor:
         return torch.randn(*leading, self.insize, dtype=self.dtype)
@@ -125,7 +146,7 @@ def cases(
         for key in keys()
         for chosen in [{}, *(OPTIONS.get(key, []) if options else [])]
         for size in fitted(key, sizes)
-        for bias in biases
+        for bias in ((False,) if key in WITHOUT_BIAS else biases)
         for dtype in dtypes
     ]
     return pytest.mark.parametrize("case", every, ids=str)

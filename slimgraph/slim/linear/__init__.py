@@ -18,20 +18,23 @@ from slimgraph.slim.linear.base import (
 )
 from slimgraph.slim.linear.dense import IdentityInitLinear, IdentityLinear, Linear, NonNegativeLinear
 from slimgraph.slim.linear.eigenvalues import GershgorinLinear, SchurDecompositionLinear
+from slimgraph.slim.linear.factored import LowRankLinear, TrivialNullSpaceLinear
 from slimgraph.slim.linear.householder import Hprod
 from slimgraph.slim.linear.l0 import L0Linear
 from slimgraph.slim.linear.lasso import LassoLinear, LassoLinearRELU, project_
+from slimgraph.slim.linear.norms import BoundedNormLinear, PowerBoundLinear
 from slimgraph.slim.linear.orthogonal import OrthogonalLinear
 from slimgraph.slim.linear.sinkhorn import DoublyStochasticLinear
 from slimgraph.slim.linear.spectral import SpectralLinear
 from slimgraph.slim.linear.split import SplitLinear, StableSplitLinear
 from slimgraph.slim.linear.stable import HurwitzLinear, SchurStableLinear
 from slimgraph.slim.linear.stochastic import LeftStochasticLinear, PerronFrobeniusLinear, RightStochasticLinear
-from slimgraph.slim.linear.svd import SVDLinear
-from slimgraph.slim.linear.symmetry import DampedSkewSymmetricLinear, SkewSymmetricLinear, SymmetricLinear
+from slimgraph.slim.linear.svd import SVDLinear, SVDLinearLearnBounds, SymmetricSVDLinear
+from slimgraph.slim.linear.symmetry import DampedSkewSymmetricLinear, PSDLinear, SkewSymmetricLinear, SymmetricLinear
 from slimgraph.slim.linear.symplectic import SymplecticLinear
 
 __all__ = [
+    "BoundedNormLinear",
     "DampedSkewSymmetricLinear",
     "DoublyStochasticLinear",
     "GershgorinLinear",
@@ -46,11 +49,15 @@ __all__ = [
     "LeftStochasticLinear",
     "Linear",
     "LinearBase",
+    "LowRankLinear",
     "NonNegativeLinear",
     "OrthogonalLinear",
+    "PSDLinear",
     "PerronFrobeniusLinear",
+    "PowerBoundLinear",
     "RightStochasticLinear",
     "SVDLinear",
+    "SVDLinearLearnBounds",
     "SchurDecompositionLinear",
     "SchurStableLinear",
     "SkewSymmetricLinear",
@@ -59,7 +66,9 @@ __all__ = [
     "SquareLinear",
     "StableSplitLinear",
     "SymmetricLinear",
+    "SymmetricSVDLinear",
     "SymplecticLinear",
+    "TrivialNullSpaceLinear",
     "even_maps",
     "get_map",
     "maps",

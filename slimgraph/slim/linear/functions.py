@@ -55,8 +55,10 @@ def between_inverse(value: Tensor, low: float, high: float) -> Tensor:
     return torch.logit((value - low) / (high - low), eps=edge)
 
 
-def check_number(owner: object, word: str, value: float, floor: float = -math.inf) -> float:
-    """The option `word` as a float; raises `OptionError` unless it is a finite number and at least `floor`."""
+def check_number(
+    owner: object, word: str, value: float, floor: float = -math.inf, *, above: float = -math.inf
+) -> float:
+    """The option `word` as a float; raises `OptionError` unless it is finite, >= `floor` and > `above`."""
     name = type(owner).__name__
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise OptionError(f"{name} needs a number for {word}, got {word}={value!r}")
@@ -64,6 +66,8 @@ def check_number(owner: object, word: str, value: float, floor: float = -math.in
         raise OptionError(f"{name} needs a finite {word}, got {word}={value}")
     if value < floor:
         raise OptionError(f"{name} needs {word} >= {floor:g}, got {word}={value}")
+    if value <= above:
+        raise OptionError(f"{name} needs {word} > {above:g}, got {word}={value}")
     return float(value)
 
 
@@ -75,6 +79,20 @@ def check_bounds(owner: object, sigma_min: float, sigma_max: float, floor: float
         raise OptionError(f"{name} needs sigma_min <= sigma_max, got sigma_min={low} and sigma_max={high}")
     check_number(owner, "sigma_min", low, floor)
     return low, high
+
+
+def symmetric_part(M: Tensor) -> Tensor:
+    """(M + M^T)/2, symmetric to the last bit; M: `(n, n)`."""
+    # Halves first: a sum of large entries would overflow.
+    half = M / 2
+    return half + half.mT
+
+
+def above_zero(values: Tensor) -> Tensor:
+    """`values` >= 0 moved up to rounding of the largest, so that a factor built from their roots can be trained."""
+    # Where a row of one factor and a column of the other are zero, neither has a gradient.
+    scale = values.max()
+    return values.clamp(min=torch.finfo(values.dtype).eps * float(scale if scale > 0 else 1))
 
 
 def under_autocast(device: torch.device) -> bool:

@@ -15,7 +15,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-from slimgraph.errors import OptionError
 from slimgraph.slim.linear.base import SquareLinear
 from slimgraph.slim.linear.functions import check_number, full_precision, upper_triangle
 from slimgraph.slim.linear.householder import at_least_single, reflect
@@ -106,9 +105,7 @@ class SchurStableLinear(Lyapunov):
 
     def __init__(self, insize: int, outsize: int, bias: bool = False, radius: float = 1.0):
         super().__init__(insize, outsize, bias)
-        self.radius = check_number(self, "radius", radius)
-        if self.radius <= 0:
-            raise OptionError(f"SchurStableLinear needs radius > 0, got radius={self.radius}")
+        self.radius = check_number(self, "radius", radius, above=0.0)
 
     @full_precision
     def effective_W(self) -> Tensor:
