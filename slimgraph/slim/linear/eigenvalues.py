@@ -34,7 +34,7 @@ class SchurDecompositionLinear(SquareLinear):
     `contains`: the complex eigenvalues of any real matrix are conjugate; the real ones come in equal pairs, or would
     after a change of W within rounding, which splits them by far more.
 
-    Raises `OptionError` for an odd size or a negative l2.
+    Raises `OptionError` for an odd size or a negative l2. The reference builds no matrix without a bias.
     Source: Kerg et al. 2019, Non-normal recurrent neural network (nnRNN), NeurIPS, arXiv:1905.12080.
 
     >>> W = SchurDecompositionLinear(4, 4)
@@ -105,7 +105,7 @@ class GershgorinLinear(SquareLinear):
     `(n(n-1)/2,)` with `real`: then M is symmetric, an entry takes the smaller of its two rows' scales, and W is
     symmetric with eigenvalues in [sigma_min, sigma_max].
 
-    Raises `OptionError` for bounds out of order or a `real` that is no bool.
+    Raises `OptionError` for bounds out of order or a `real` that is no bool. The reference has nothing to train.
     Source: Gershgorin circle theorem; arXiv:2011.13492.
 
     >>> values = torch.linalg.eigvalsh(GershgorinLinear(5, 5, sigma_min=-0.5, sigma_max=0.5).effective_W())

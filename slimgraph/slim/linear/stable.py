@@ -6,6 +6,7 @@ so that L^-1 is known without a solve and entries of C are scaled one by one.
 
 What C keeps exactly, W keeps to rounding, and rounding moves an eigenvalue by up to cond(L) times itself. Each map
 therefore keeps a margin of `ROUNDING` * cond(L) * |W|_F, which pays for float32 at any size of the weights.
+So they reach the stable matrices that keep this margin with some cond(L) up to 10^4.
 """
 
 from __future__ import annotations
