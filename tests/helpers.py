@@ -20,6 +20,12 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "orthogonal": [{"n_reflectors": 1}, {"det": 1}, {"det": -1}],
     "spectral": [{"n_U_reflectors": 1}, {"n_V_reflectors": 1, "sigma_min": 0.0, "sigma_max": 3.0}],
     "softSVD": [{"sigma_min": 0.5, "sigma_max": 0.6}],
+    "butterfly": [
+        {"tied_weight": False, "increasing_stride": False},
+        {"complex": True},
+        {"complex": True, "tied_weight": False, "increasing_stride": False, "ortho_init": True},
+    ],
+    "monarch": [{"nblocks": 1}],
 }
 
 # The maps whose promise is kept by driving reg_error to zero, not by construction.
@@ -32,6 +38,12 @@ WITHOUT_FREEDOM = {
     "pf": lambda case, name: (
         (case.outsize == 1 and name == "weight") or (name == "scaling" and case.options.get("sigma_min") == 0.7)
     ),
+}
+
+# Maps that reach every matrix of some sizes, where there is nothing to refuse.
+REACHES_EVERYTHING = {
+    "butterfly": lambda case: case.options.get("complex", False) and case.insize <= 4,
+    "monarch": lambda case: case.options.get("nblocks") == 1,
 }
 
 
@@ -57,6 +69,10 @@ class Case:
     def is_free(self, name: str) -> bool:
         """Whether the parameter `name` can move W at this size."""
         return not WITHOUT_FREEDOM.get(self.key, lambda *_: False)(self, name)
+
+    def reaches_everything(self) -> bool:
+        """Whether every matrix of this size is a member."""
+        return REACHES_EVERYTHING.get(self.key, lambda _: False)(self)
 
     def __str__(self) -> str:
         words = [self.key, f"{self.insize}x{self.outsize}", *(f"{k}={v}" for k, v in self.options.items())]

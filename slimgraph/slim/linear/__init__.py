@@ -15,14 +15,18 @@ from slimgraph.slim.linear.base import (
     tall_maps,
     total_reg_error,
 )
+from slimgraph.slim.linear.butterfly import ButterflyLinear
 from slimgraph.slim.linear.dense import IdentityInitLinear, IdentityLinear, Linear, NonNegativeLinear
 from slimgraph.slim.linear.householder import Hprod
+from slimgraph.slim.linear.monarch import MonarchLinear
 from slimgraph.slim.linear.orthogonal import OrthogonalLinear
 from slimgraph.slim.linear.spectral import SpectralLinear, SVDLinear
 from slimgraph.slim.linear.stochastic import LeftStochasticLinear, PerronFrobeniusLinear, RightStochasticLinear
 from slimgraph.slim.linear.symmetry import DampedSkewSymmetricLinear, SkewSymmetricLinear, SymmetricLinear
+from slimgraph.slim.linear.toeplitz import ToeplitzLinear
 
 __all__ = [
+    "ButterflyLinear",
     "DampedSkewSymmetricLinear",
     "Hprod",
     "IdentityGradReLU",
@@ -31,6 +35,7 @@ __all__ = [
     "LeftStochasticLinear",
     "Linear",
     "LinearBase",
+    "MonarchLinear",
     "NonNegativeLinear",
     "OrthogonalLinear",
     "PerronFrobeniusLinear",
@@ -40,6 +45,7 @@ __all__ = [
     "SpectralLinear",
     "SquareLinear",
     "SymmetricLinear",
+    "ToeplitzLinear",
     "get_map",
     "maps",
     "materialized",
