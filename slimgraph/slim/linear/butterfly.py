@@ -105,7 +105,7 @@ class ButterflyLinear(LinearBase):
         parts = 1 + complex
         spread = math.sqrt(3 / parts * (parts / (3 * insize)) ** (1 / levels))
         start = self._unitary(torch.randn(shape)) if ortho_init else torch.empty(shape).uniform_(-spread, spread)
-        self.twiddle = nn.Parameter(start)
+        self.twiddle = nn.Parameter(start.contiguous())
 
     def _flag(self, word: str, flag: bool) -> bool:
         if not isinstance(flag, bool):
@@ -141,7 +141,7 @@ class ButterflyLinear(LinearBase):
         return W if self.complex else torch.complex(W, torch.zeros_like(W))
 
     def _groups(self) -> tuple[Tensor, Tensor]:
-        """The strides below p, about sqrt(n), folded into `(stacks, n/p or 1, p, p)`, the others into `(stacks, p, ...)`.
+        """The strides below p, about sqrt(n), as blocks `(stacks, n/p or 1, p, p)`, the others `(stacks, p, n/p, n/p)`.
 
         W[q p + r, k p + j] = low[q, r, j] high[j, q, k] for increasing strides; for decreasing ones this is W^T.
         """
@@ -158,9 +158,9 @@ class ButterflyLinear(LinearBase):
         return products.transpose(0, 1).flatten(1)[: self.in_features, : self.out_features]
 
     def forward(self, x: Tensor) -> Tensor:
-        p = 1 << (self.n.bit_length() - 1) // 2
-        width, parts = self.stacks * self.n, 1 + self.complex
-        if p == 1 or not pays(self, x, self.twiddle.dtype, parts * width * (p + self.n // p), parts**2 * width * self.n):
+        p, parts = 1 << (self.n.bit_length() - 1) // 2, 1 + self.complex
+        per_row = parts * self.stacks * self.n * (p + self.n // p)
+        if p == 1 or not pays(self, x, self.twiddle.dtype, per_row, parts * self.stacks * self.n**2, per_row):
             return super().forward(x)
         self._check_input(x, self.twiddle.dtype)
         y = self._multiply(x.reshape(-1, self.in_features)).reshape(*x.shape[:-1], self.out_features).contiguous()

@@ -29,21 +29,20 @@ def two_products(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
     return torch.bmm(second.mT, between.transpose(0, 1))
 
 
-def pays(owner: LinearBase, x: Tensor, dtype: torch.dtype, per_row: int, building: int) -> bool:
+def pays(owner: LinearBase, x: Tensor, dtype: torch.dtype, per_row: int, building: int, folding: int = 0) -> bool:
     """Whether `forward` should use `two_products`, of `per_row` multiplications, instead of W; both are one function.
 
     It should not in half precision or under autocast, which would round the factors. `building` counts the entries that
-    are made on the way to W.
+    are made from the factors on the way to W, `folding` those that are made on the way to both.
     """
     if x.numel() == 0 or under_autocast(x.device) or dtype.itemsize < 4:
         return False
-    rows = x.numel() // owner.in_features
-    dense = rows * owner.in_features * owner.out_features + (0 if owner.is_materialized else SLOW * building)
-    return SMALL_PRODUCTS * rows * per_row + OVERHEAD < dense
-
-
-SMALL_PRODUCTS, SLOW, OVERHEAD = 3, 6, 2**21
-"""What a multiplication in small blocks, an entry made and a call cost, in multiplications of one large product."""
+    # In multiplications of one large product, measured on a CPU: those in small blocks, the axes exchanged, the calls.
+    rows, exchanged = x.numel() // owner.in_features, owner.in_features + owner.out_features
+    by_factors = rows * (2 * per_row + 40 * exchanged) + 2**19
+    by_W = rows * owner.in_features * owner.out_features
+    # A W at hand costs nothing any more, but the factors would be folded again.
+    return by_factors + 100 * folding < by_W if owner.is_materialized else by_factors < by_W + 30 * building
 
 
 def have_rank(blocks: Tensor, rank: int, tol: float) -> Tensor:

@@ -12,12 +12,6 @@ from slimgraph.slim.linear.base import LinearBase
 from slimgraph.slim.linear.functions import under_autocast
 from slimgraph.slim.linear.registry import register
 
-FFT_COST = 8
-"""Multiplications of a dense product that take as long as one step of the transforms' n log n, measured on a CPU."""
-
-SMALLEST_FFT = 2**14
-"""Entries of W below which the dense product is always as fast."""
-
 
 def fft_length(n: int) -> int:
     """The smallest even length >= n of the form c 2^k, c one of 1, 3, 5, 9, 15: transforms of these are fast.
@@ -111,10 +105,10 @@ class ToeplitzLinear(LinearBase):
         """Whether `forward` should use Fourier transforms instead of W; both are the same function."""
         if x.numel() == 0 or under_autocast(x.device) or self.t.dtype.itemsize < 4:
             return False
-        entries, length = self.in_features * self.out_features, fft_length(len(self.t))
-        rows = x.numel() // self.in_features
-        built = 0 if self.is_materialized else 2 * entries
-        return entries >= SMALLEST_FFT and FFT_COST * (rows + 1) * length * math.log2(length) < rows * entries + built
+        # In multiplications of one dense product, measured on a CPU: a step of the transforms' n log n, the calls, W.
+        rows, length = x.numel() // self.in_features, fft_length(len(self.t))
+        transforms = 8 * (rows + 1) * length * math.log2(length) + 2**20
+        return transforms < (rows + 10 * (not self.is_materialized)) * self.in_features * self.out_features
 
     def _contains(self, W: Tensor, tol: float) -> Tensor:
         nearest = diagonal_means(W.double()).unfold(0, W.shape[1], 1).flip(0)
