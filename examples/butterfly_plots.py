@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 
 
 def draw(path, runs):
-    """A row for each run (name, map, W, A, errors): the exact matrix, the learnt one, their difference, the training."""
+    """A row for each run (name, map, W, A, errors): exact and learnt matrix, their difference, the training."""
     figure, axes = plt.subplots(len(runs), 4, figsize=(14, 3.3 * len(runs)), layout="constrained", squeeze=False)
     for (name, _, W, A, errors), row in zip(runs, axes, strict=True):
         part, bound = ", real part" if A.is_complex() else "", A.abs().max()
