@@ -152,14 +152,24 @@ def others(m: slim.ButterflyLinear) -> dict[str, slim.ButterflyLinear]:
 def test_contains_tells_the_classes_apart(size, options):
     m = slim.ButterflyLinear(*size, **options)
     W = m.effective_W()
-    assert m.contains(W) and m.contains(1e-12 * W) and m.contains(1e12 * W) and m.contains(0 * W)
     changed = W.clone()
     changed[3, 4] += 0.1 * W.abs().max()
-    assert not m.contains(changed) and not m.contains(torch.randn(size))
+    for scale in (1e-12, 1.0, 1e12):
+        assert m.contains(scale * W) and not m.contains(scale * changed) and not m.contains(scale * torch.randn(size))
+    assert m.contains(0 * W)
     other = others(m)
     assert not other["increasing_stride"].contains(W)
     assert other["tied_weight"].contains(W) is options["tied_weight"]
     assert other["complex"].contains(W) is not options["complex"]
+
+
+@pytest.mark.parametrize("increasing", [True, False])
+def test_a_group_that_is_cut_counts_too(increasing):
+    size = (7, 8) if increasing else (8, 7)
+    tied, untied = (slim.ButterflyLinear(*size, tied_weight=t, increasing_stride=increasing) for t in (True, False))
+    W = tied.effective_W().detach()
+    (W if increasing else W.mT)[6] *= 3
+    assert untied.contains(W) and not tied.contains(W)
 
 
 @every_option

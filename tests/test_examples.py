@@ -125,8 +125,6 @@ def test_the_transforms_run_from_any_folder_and_leave_their_picture(tmp_path):
     for word in ("DFT", "Hadamard", "DCT", "RMSE"):
         assert word in done.stdout
     assert "100%" in done.stderr
-    wrong = run("butterfly_transforms.py", "--sizes", "7")
-    assert wrong.returncode == 2 and "invalid choice: 7" in wrong.stderr and "Traceback" not in wrong.stderr
 
 
 def test_the_exact_transforms_are_those_of_scipy(transforms):
@@ -154,6 +152,6 @@ def test_a_small_transform_is_learnt(transforms, name):
 @pytest.mark.parametrize("name", ["DFT", "Hadamard", "DCT"])
 def test_every_transform_is_learnt_from_three_seeds(transforms, name, n):
     assert all(transforms.learn(name, n, seed)[-1][-1] < 1e-4 for seed in range(3))
-    # The orders of rows are needed, and the DCT's freedom of n/2 blocks per factor leads astray: not so the others.
+    # With n/2 blocks for each factor the real part alone leaves the DCT too many ways to go astray.
     if name != "DCT":
         assert transforms.learn(name, n, tied_weight=False)[-1][-1] < 1e-4

@@ -94,13 +94,13 @@ def test_half_precision_and_few_rows_use_W(key, monkeypatch):
 
 @pytest.mark.parametrize("nblocks", [1, 2, 3, 4, 12])
 def test_monarch_is_block_diagonal_permutation_block_diagonal(nblocks):
-    n, l = 12, 12 // nblocks
+    n, size = 12, 12 // nblocks
     m = slim.MonarchLinear(n, n, nblocks=nblocks).double()
     left, right = m.left.detach(), m.right.detach()
-    L = torch.block_diag(*left.view(nblocks, l, l))
-    R = torch.block_diag(*(right[:, j::l] for j in range(l)))
-    # P takes place q l + j to place j nblocks + q.
-    P = torch.eye(n, dtype=torch.float64)[:, torch.arange(n).view(nblocks, l).T.flatten()]
+    L = torch.block_diag(*left.view(nblocks, size, size))
+    R = torch.block_diag(*(right[:, j::size] for j in range(size)))
+    # P takes place q size + j to place j nblocks + q.
+    P = torch.eye(n, dtype=torch.float64)[:, torch.arange(n).view(nblocks, size).T.flatten()]
     assert close(m.effective_W(), L @ P @ R @ P.T)
 
 
@@ -116,7 +116,8 @@ def test_about_sqrt_blocks_have_the_fewest_parameters():
 def test_every_butterfly_is_a_monarch_matrix(p):
     W = slim.ButterflyLinear(16, 16, tied_weight=False).effective_W()
     m = slim.MonarchLinear(16, 16, nblocks=16 // p)
-    assert m.contains(W) and not m.contains(torch.randn(16, 16)) and m.contains(1e-12 * W)
+    for scale in (1e-12, 1.0, 1e12):
+        assert m.contains(scale * W) and not m.contains(scale * torch.randn(16, 16))
     assert close(slim.MonarchLinear.from_dense(W.detach(), nblocks=16 // p).effective_W(), W)
 
 
@@ -124,12 +125,13 @@ def test_every_butterfly_is_a_monarch_matrix(p):
 def test_from_dense_of_a_monarch_takes_each_block_to_its_nearest_rank_one(size, nblocks):
     W = torch.randn(size, dtype=torch.float64)
     m = slim.MonarchLinear.from_dense(W, nblocks=nblocks)
-    nearest, p, l = np.zeros(size), -(-size[0] // nblocks), -(-size[1] // nblocks)
+    nearest, p, stride = np.zeros(size), -(-size[0] // nblocks), -(-size[1] // nblocks)
     for q in range(nblocks):
-        for j in range(l):
-            u, s, vh = np.linalg.svd(W.numpy()[q * p : (q + 1) * p, j::l], full_matrices=False)
-            if s.size:
-                nearest[q * p : (q + 1) * p, j::l] = s[0] * np.outer(u[:, 0], vh[0])
+        for j in range(stride):
+            block = np.s_[q * p : (q + 1) * p, j::stride]
+            u, sigma, vh = np.linalg.svd(W.numpy()[block], full_matrices=False)
+            if sigma.size:
+                nearest[block] = sigma[0] * np.outer(u[:, 0], vh[0])
     assert close(m.effective_W(), torch.from_numpy(nearest))
 
 
