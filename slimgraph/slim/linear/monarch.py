@@ -7,6 +7,7 @@ columns k, has rank one: W[i, o] = first[q, r, j] second[j, q, k].
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,26 @@ def two_products(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """
     h = len(second)
     between = torch.bmm(first.mT, x).view(-1, h, x.shape[2])
-    return torch.bmm(second.mT, between.transpose(0, 1))
+    product: Tensor = _ContiguousGrad.apply(torch.bmm(second.mT, between.transpose(0, 1)))  # pyright: ignore
+    return product
+
+
+class _ContiguousGrad(torch.autograd.Function):
+    """The identity, whose gradient is laid out once: both products of the backward pass would copy it in pieces."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(y: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return y.view_as(y)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return grad.contiguous()
 
 
 def pays(owner: LinearBase, x: Tensor, dtype: torch.dtype, per_row: int, building: int, folding: int = 0) -> bool:
