@@ -34,6 +34,12 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "Power_bound": [{"max_p": 0.3, "pwr_iters": 1}],
     "trivial_nullspace": [{"rank": 1, "epsilon": 2.0}],
     "low_rank": [{"rank": 1}],
+    "butterfly": [
+        {"tied_weight": False, "increasing_stride": False},
+        {"complex": True},
+        {"complex": True, "tied_weight": False, "increasing_stride": False, "ortho_init": True},
+    ],
+    "monarch": [{"nblocks": 1}],
 }
 
 # The maps whose promise is kept by driving reg_error to zero, not by construction.
@@ -71,6 +77,12 @@ WITHOUT_FREEDOM = {
     "doubly_stochastic": lambda case, name: case.insize == 1 and name == "weight",
 }
 
+# Maps that reach every matrix of some sizes, where there is nothing to refuse.
+REACHES_EVERYTHING = {
+    "butterfly": lambda case: case.options.get("complex", False) and case.insize <= 4,
+    "monarch": lambda case: case.options.get("nblocks") == 1,
+}
+
 
 @dataclass(frozen=True)
 class Case:
@@ -101,6 +113,10 @@ class Case:
     def is_free(self, name: str) -> bool:
         """Whether the parameter `name` can move W at this size."""
         return not WITHOUT_FREEDOM.get(self.key, lambda *_: False)(self, name)
+
+    def reaches_everything(self) -> bool:
+        """Whether every matrix of this size is a member."""
+        return REACHES_EVERYTHING.get(self.key, lambda _: False)(self)
 
     def __str__(self) -> str:
         words = [self.key, f"{self.insize}x{self.outsize}", *(f"{k}={v}" for k, v in self.options.items())]

@@ -100,7 +100,7 @@ def test_contains_refuses_what_breaks_the_promise(case: Case):
     W = m.effective_W().detach()
     assert not m.contains(W[:, :1])
     assert not m.contains(torch.full_like(W, torch.nan))
-    if type(m)._contains is not slim.LinearBase._contains:
+    if type(m)._contains is not slim.LinearBase._contains and not case.reaches_everything():
         assert not m.contains(W - 7 * torch.rand_like(W))
 
 

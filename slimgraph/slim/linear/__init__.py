@@ -16,25 +16,29 @@ from slimgraph.slim.linear.base import (
     tall_maps,
     total_reg_error,
 )
+from slimgraph.slim.linear.butterfly import ButterflyLinear
 from slimgraph.slim.linear.dense import IdentityInitLinear, IdentityLinear, Linear, NonNegativeLinear
 from slimgraph.slim.linear.eigenvalues import GershgorinLinear, SchurDecompositionLinear
 from slimgraph.slim.linear.factored import LowRankLinear, TrivialNullSpaceLinear
 from slimgraph.slim.linear.householder import Hprod
 from slimgraph.slim.linear.l0 import L0Linear
 from slimgraph.slim.linear.lasso import LassoLinear, LassoLinearRELU, project_
+from slimgraph.slim.linear.monarch import MonarchLinear
 from slimgraph.slim.linear.norms import BoundedNormLinear, PowerBoundLinear
 from slimgraph.slim.linear.orthogonal import OrthogonalLinear
 from slimgraph.slim.linear.sinkhorn import DoublyStochasticLinear
-from slimgraph.slim.linear.spectral import SpectralLinear
+from slimgraph.slim.linear.spectral import SpectralLinear, SVDLinear
 from slimgraph.slim.linear.split import SplitLinear, StableSplitLinear
 from slimgraph.slim.linear.stable import HurwitzLinear, SchurStableLinear
 from slimgraph.slim.linear.stochastic import LeftStochasticLinear, PerronFrobeniusLinear, RightStochasticLinear
 from slimgraph.slim.linear.svd import SVDLinear, SVDLinearLearnBounds, SymmetricSVDLinear
 from slimgraph.slim.linear.symmetry import DampedSkewSymmetricLinear, PSDLinear, SkewSymmetricLinear, SymmetricLinear
 from slimgraph.slim.linear.symplectic import SymplecticLinear
+from slimgraph.slim.linear.toeplitz import ToeplitzLinear
 
 __all__ = [
     "BoundedNormLinear",
+    "ButterflyLinear",
     "DampedSkewSymmetricLinear",
     "DoublyStochasticLinear",
     "GershgorinLinear",
@@ -50,6 +54,7 @@ __all__ = [
     "Linear",
     "LinearBase",
     "LowRankLinear",
+    "MonarchLinear",
     "NonNegativeLinear",
     "OrthogonalLinear",
     "PSDLinear",
@@ -68,6 +73,7 @@ __all__ = [
     "SymmetricLinear",
     "SymmetricSVDLinear",
     "SymplecticLinear",
+    "ToeplitzLinear",
     "TrivialNullSpaceLinear",
     "even_maps",
     "get_map",
