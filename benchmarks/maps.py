@@ -51,6 +51,17 @@ for n, at_most in ((256, 6.0), (512, 9.0)):
     against_dense("spectral", n, at_most)
 for key in ("linear", "nneg", "rstochastic", "lstochastic", "pf", "symmetric", "skew_symmetric", "damp_skew_symmetric"):
     against_dense(key, 256, 2.0)
+for key in ("psd", "softSVD", "learnSVD", "symmetric_SVD"):
+    against_dense(key, 256, 3.5)
+for key in ("bounded_Lp_norm", "Power_bound", "trivial_nullspace"):
+    against_dense(key, 256, 1.5)
+against_dense("low_rank", 256, 0.8)
+
+
+@row("Power_bound n=256, reg_error / eigenvalues and their gradient", at_most=2.5)
+def _() -> tuple[Work, Work]:
+    m = slim.PowerBoundLinear(256, 256, max_p=0.1)
+    return (lambda: m.reg_error().backward()), (lambda: m.eig(eigenvectors=False).abs().max().backward())
 
 
 @row("orthogonal n=256 batch=256 / loop over reflectors", at_most=1 / 25)
