@@ -143,8 +143,9 @@ def test_psd_can_leave_the_edge_that_from_dense_puts_it_on(W: torch.Tensor):
     assert fit(m, target) < 1e-2
 
 
-def test_psd_is_symmetric_to_the_last_bit():
-    m = perturb(slim.PSDLinear(65, 65), 100.0)
+@pytest.mark.parametrize("n", [9, 11, 17, 65])
+def test_psd_is_symmetric_to_the_last_bit(n: int):
+    m = perturb(slim.PSDLinear(n, n), 100.0)
     W = m.effective_W()
     assert torch.equal(W, W.mT) and close(W, m.weight.T @ m.weight, 1e-4)
     assert torch.linalg.eigvalsh(W.double()).min() > -1e-5 * W.abs().max()

@@ -27,7 +27,7 @@ from slimgraph.slim.linear.monarch import MonarchLinear
 from slimgraph.slim.linear.norms import BoundedNormLinear, PowerBoundLinear
 from slimgraph.slim.linear.orthogonal import OrthogonalLinear
 from slimgraph.slim.linear.sinkhorn import DoublyStochasticLinear
-from slimgraph.slim.linear.spectral import SpectralLinear, SVDLinear
+from slimgraph.slim.linear.spectral import SpectralLinear
 from slimgraph.slim.linear.split import SplitLinear, StableSplitLinear
 from slimgraph.slim.linear.stable import HurwitzLinear, SchurStableLinear
 from slimgraph.slim.linear.stochastic import LeftStochasticLinear, PerronFrobeniusLinear, RightStochasticLinear
