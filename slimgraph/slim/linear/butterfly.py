@@ -61,7 +61,7 @@ def is_folded(W: Tensor, rows: int, rank: int, tied: bool, tol: float) -> bool:
 
 @register("butterfly")
 class ButterflyLinear(LinearBase):
-    """W = product of log2(n) butterfly factors, cut to size: low rank in every strided block, at every stride.
+    """W = B_1 B_2 B_4 ... B_{n/2}, butterfly factors, cut to size: each strided block has rank one, two if complex.
 
     n is the power of two at or above insize, at least 2; the input is padded with zeros to n, for outsize > n as many
     independent products as needed stand side by side, and the output is cut to outsize. `twiddle` holds the 2 x 2
@@ -71,9 +71,10 @@ class ButterflyLinear(LinearBase):
     `ortho_init` starts each block orthogonal (unitary if complex), and so the n x n product. For large sizes `forward`
     multiplies by the factors, folded into two block-diagonal groups.
 
-    `contains` checks, at every stride, the ranks that such a product has and that no other matrix has: at most 1, or 2
-    if complex, which is then necessary but not sufficient; for n = 2, and for n = 4 if complex, every matrix is one.
-    The reference's bias has n entries. Raises `OptionError` for an option that is not True or False.
+    `contains` checks the ranks at every stride. Real products that are not cut have them and no other matrices do; for
+    complex or cut ones they are necessary. With n = 2, or n = 4 if complex, every matrix is such a product.
+    The reference adds one number as bias, and averages the outputs that an outsize of at most n/2 leaves over.
+    Raises `OptionError` for an option that is not True or False.
     Source: Dao et al. 2019, Learning fast algorithms for linear transforms using butterfly factorizations,
     arXiv:1903.05895; the ranks: Zheng, Riccietti, Gribonval 2023, arXiv:2110.01230.
 
