@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from slimgraph.errors import OptionError
+from slimgraph.errors import DtypeError, OptionError
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -70,6 +70,25 @@ def check_bounds(owner: object, sigma_min: float, sigma_max: float, floor: float
     if low < floor:
         raise OptionError(f"{name} needs sigma_min >= {floor:g}, got sigma_min={low}")
     return low, high
+
+
+def check_real(where: str, value: Any, word: str) -> Tensor:
+    """`value`, a tensor of real floating-point numbers; raises `DtypeError` for anything else."""
+    if not isinstance(value, Tensor):
+        name = type(value).__name__
+        raise DtypeError(f"{where} needs its {word} as a tensor, got {name}; write torch.as_tensor(...)")
+    if not value.is_floating_point():
+        raise DtypeError(f"{where} needs a real floating-point {word}, got {value.dtype}")
+    return value
+
+
+def autograd_state() -> tuple[object, object]:
+    """Which hooks on saved tensors are open and which backward pass is running: checkpointing changes one of them."""
+    if torch.compiler.is_compiling():
+        return None, None
+    # Before torch 2.8 the hooks could not be asked for.
+    hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda ignore_tracing: None)
+    return hooks(False), torch._C._current_graph_task_id()
 
 
 def under_autocast(device: torch.device) -> bool:
