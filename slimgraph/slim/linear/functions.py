@@ -87,7 +87,8 @@ def autograd_state() -> tuple[object, object]:
     if torch.compiler.is_compiling():
         return None, None
     # Before torch 2.8 the hooks could not be asked for.
-    hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda ignore_tracing: None)
+    autograd: Any = vars(torch._C)["_autograd"]
+    hooks = getattr(autograd, "_top_saved_tensors_default_hooks", lambda ignore_tracing: None)
     return hooks(False), torch._C._current_graph_task_id()
 
 
