@@ -73,7 +73,20 @@ def keys() -> list[str]:
 
 def legal(key: str, insize: int, outsize: int) -> bool:
     cls = slim.maps[key]
-    return not (cls in slim.square_maps and insize != outsize) and not (cls in slim.tall_maps and insize > outsize)
+    odd = insize % 2 or outsize % 2
+    refused = (
+        cls in slim.square_maps and insize != outsize,
+        cls in slim.tall_maps and insize > outsize,
+        cls in slim.even_maps and odd,
+    )
+    return not any(refused)
+
+
+def fitted(key: str, sizes: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The sizes at which a law tests `key`: those that are legal, each rounded up to even where the map needs that."""
+    if slim.maps[key] in slim.even_maps:
+        sizes = [(insize + insize % 2, outsize + outsize % 2) for insize, outsize in sizes]
+    return [size for size in dict.fromkeys(sizes) if legal(key, *size)]
 
 
 def cases(
@@ -88,8 +101,7 @@ def cases(
         Case(key, *size, bias, dtype, chosen)
         for key in keys()
         for chosen in [{}, *(OPTIONS.get(key, []) if options else [])]
-        for size in sizes
-        if legal(key, *size)
+        for size in fitted(key, sizes)
         for bias in biases
         for dtype in dtypes
     ]

@@ -12,7 +12,7 @@ from torch import nn
 
 from slimgraph import slim
 from slimgraph.errors import OptionError, ShapeError, UnknownOptionError
-from tests.helpers import close, keys, legal, perturb
+from tests.helpers import close, fitted, keys, legal, perturb
 
 T, B, N, H = 7, 4, 3, 5
 
@@ -20,7 +20,8 @@ T, B, N, H = 7, 4, 3, 5
 def make(**cell_args) -> slim.RNN:
     layers = cell_args.pop("num_layers", 2)
     batch_first = cell_args.pop("batch_first", False)
-    rnn = slim.RNN(N, H, layers, cell_args, batch_first=batch_first).double()
+    hidden = cell_args.pop("hidden", H)
+    rnn = slim.RNN(N, hidden, layers, cell_args, batch_first=batch_first).double()
     with torch.no_grad():
         for state in rnn.init_states:
             state.normal_()
@@ -44,7 +45,8 @@ def by_hand(rnn: slim.RNN, x: torch.Tensor, nonlin=F.gelu) -> tuple[torch.Tensor
 
 @pytest.mark.parametrize("hidden_map", keys())
 def test_values_and_gradients_equal_the_loop_written_by_hand(hidden_map: str):
-    rnn, x = make(hidden_map=hidden_map, bias=True).eval(), sequence()
+    ((hidden, _),) = fitted(hidden_map, [(H, H)])
+    rnn, x = make(hidden_map=hidden_map, hidden=hidden, bias=True).eval(), sequence()
     (ours, last), (hand, hand_last) = rnn(x), by_hand(rnn, x)
     assert close(ours, hand) and close(last, hand_last)
     weights = torch.randn_like(hand)

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from slimgraph.doors import Drawable
 from slimgraph.errors import DtypeError, OptionError, ShapeError, StrictOptions
 from slimgraph.slim.linear.functions import IdentityGradReLU, autograd_state, check_real, under_autocast
-from slimgraph.slim.linear.registry import get_map, maps, register, square_maps, tall_maps
+from slimgraph.slim.linear.registry import even_maps, get_map, maps, register, square_maps, tall_maps
 
 __all__ = [
     "IdentityGradReLU",
     "LinearBase",
     "SquareLinear",
+    "even_maps",
     "get_map",
     "maps",
     "materialized",

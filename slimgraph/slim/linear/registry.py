@@ -32,8 +32,13 @@ square_maps: set[type[LinearBase]] = set()
 tall_maps: set[type[LinearBase]] = set()
 """The classes that need `insize <= outsize`."""
 
+even_maps: set[type[LinearBase]] = set()
+"""The classes that need both sizes even."""
 
-def register(key: str, *aliases: str, square: bool = False, tall: bool = False) -> Callable[[Map], Map]:
+
+def register(
+    key: str, *aliases: str, square: bool = False, tall: bool = False, even: bool = False
+) -> Callable[[Map], Map]:
     """A class decorator that puts a map under `key` and `aliases`, and so under the laws in tests/test_map_laws.py.
 
     Raises `OptionError` when a key is taken already.
@@ -48,6 +53,8 @@ def register(key: str, *aliases: str, square: bool = False, tall: bool = False) 
             square_maps.add(cls)
         if tall:
             tall_maps.add(cls)
+        if even:
+            even_maps.add(cls)
         return cls
 
     return add
