@@ -9,21 +9,21 @@ from slimgraph.slim.linear.base import (
     even_maps,
     get_map,
     maps,
-    materialized,
-    reg_error_terms,
     register,
     square_maps,
     tall_maps,
-    total_reg_error,
 )
+from slimgraph.slim.linear.composition import BlockDiagonal, ProductLinear, SumLinear
 from slimgraph.slim.linear.dense import IdentityInitLinear, IdentityLinear, Linear, NonNegativeLinear
 from slimgraph.slim.linear.householder import Hprod
 from slimgraph.slim.linear.orthogonal import OrthogonalLinear
 from slimgraph.slim.linear.spectral import SpectralLinear, SVDLinear
 from slimgraph.slim.linear.stochastic import LeftStochasticLinear, PerronFrobeniusLinear, RightStochasticLinear
 from slimgraph.slim.linear.symmetry import DampedSkewSymmetricLinear, SkewSymmetricLinear, SymmetricLinear
+from slimgraph.slim.linear.walks import materialized, reg_error_terms, total_reg_error
 
 __all__ = [
+    "BlockDiagonal",
     "DampedSkewSymmetricLinear",
     "Hprod",
     "IdentityGradReLU",
@@ -35,11 +35,13 @@ __all__ = [
     "NonNegativeLinear",
     "OrthogonalLinear",
     "PerronFrobeniusLinear",
+    "ProductLinear",
     "RightStochasticLinear",
     "SVDLinear",
     "SkewSymmetricLinear",
     "SpectralLinear",
     "SquareLinear",
+    "SumLinear",
     "SymmetricLinear",
     "even_maps",
     "get_map",
