@@ -124,7 +124,12 @@ def discs_join(parts: list[Options], sizes: list[Size]) -> Options:
 
 def join(name: str, choose: Callable[..., float]) -> Rule:
     """The rule of a promise with the one bound `name`."""
-    return lambda parts, sizes: {name: choose(p[name] for p in parts)}
+
+    def chosen(parts: list[Options], sizes: list[Size]) -> Options:
+        return {name: choose(p[name] for p in parts)}
+
+    chosen.__doc__ = f"The {choose.__name__} of the {name}s."
+    return chosen
 
 
 def _interval(parts: list[Options], low: Callable[..., float], high: Callable[..., float]) -> Options:
@@ -187,9 +192,9 @@ PROMISES: dict[str, Promise] = {
     "Power_bound": Promise(("max_p",), None, None, join("max_p", max)),
     "gershgorin": Promise((*BOUNDS, "real"), None, None, discs_join),
     "doubly_stochastic": Promise((), kept, None, kept, means={"rstochastic": {}, "lstochastic": {}}),
-    "rstochastic": Promise((), kept, None, kept, means={"nneg": {}}),
+    "rstochastic": Promise((), kept, None, kept, means={"pf": dict.fromkeys(BOUNDS, 1.0)}),
     "lstochastic": Promise((), kept, None, kept, means={"nneg": {}}),
-    "pf": Promise(BOUNDS, bounds_multiply, bounds_add, None, means={"nneg": {}}),
+    "pf": Promise(BOUNDS, bounds_multiply, bounds_add, bounds_join, means={"nneg": {}}),
     "nneg": Promise((), kept, kept, kept),
     "toeplitz": Promise((), None, kept),
     "low_rank": Promise(("rank",), ranks_multiply, ranks_add, ranks_join, any_factor=True),
