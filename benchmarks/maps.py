@@ -51,6 +51,10 @@ for n, at_most in ((256, 6.0), (512, 9.0)):
     against_dense("spectral", n, at_most)
 for key in ("linear", "nneg", "rstochastic", "lstochastic", "pf", "symmetric", "skew_symmetric", "damp_skew_symmetric"):
     against_dense(key, 256, 2.0)
+for key in ("split", "stable_split", "l0", "lasso", "lasso_relu"):
+    against_dense(key, 256, 2.0)
+# Ten scalings of rows and columns, each a pass of exponentials over W.
+against_dense("doubly_stochastic", 256, 4.0)
 
 
 @row("orthogonal n=256 batch=256 / loop over reflectors", at_most=1 / 25)

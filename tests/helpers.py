@@ -20,10 +20,20 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "orthogonal": [{"n_reflectors": 1}, {"det": 1}, {"det": -1}],
     "spectral": [{"n_U_reflectors": 1}, {"n_V_reflectors": 1, "sigma_min": 0.0, "sigma_max": 3.0}],
     "softSVD": [{"sigma_min": 0.5, "sigma_max": 0.6}],
+    "stable_split": [{"sigma_min": 0.0, "sigma_max": 5.0}, {"sigma_min": 0.7, "sigma_max": 0.7}],
+    "l0": [{"weight_decay": 0.0, "droprate_init": 0.2, "temperature": 0.1, "lamda": 0.0}, {"temperature": 5.0}],
+    "lasso": [{"gamma": 0.0}],
+    "doubly_stochastic": [{"n_iters": 1}],
 }
 
 # The maps whose promise is kept by driving reg_error to zero, not by construction.
 KEPT_BY_REG_ERROR = {"softSVD", "learnSVD", "symmetric_SVD", "bounded_Lp_norm", "Power_bound"}
+
+# The maps that draw W anew in training; laws that compare two matrices take them in evaluation.
+RANDOM_IN_TRAINING = {"l0"}
+
+# The maps whose gradient is meant to differ from the slope where a parameter is negative.
+FOR_POSITIVE_PARAMETERS = {"lasso"}
 
 # Parameters that cannot move W at some sizes: a distribution over one place, and bounds that leave no room.
 WITHOUT_FREEDOM = {
@@ -32,6 +42,10 @@ WITHOUT_FREEDOM = {
     "pf": lambda case, name: (
         (case.outsize == 1 and name == "weight") or (name == "scaling" and case.options.get("sigma_min") == 0.7)
     ),
+    "stable_split": lambda case, name: (
+        (case.outsize == 1 and name != "p") or (case.options.get("sigma_min") == 0.7 and name in ("p", "weight_C"))
+    ),
+    "doubly_stochastic": lambda case, name: case.insize == 1 and name == "weight",
 }
 
 
@@ -49,7 +63,7 @@ class Case:
     def make(self, seed: int = 0) -> slim.LinearBase:
         torch.manual_seed(seed)
         made = slim.maps[self.key](self.insize, self.outsize, bias=self.bias, **self.options)
-        return made.to(self.dtype)
+        return made.to(self.dtype).train(self.key not in RANDOM_IN_TRAINING)
 
     def input(self, *leading: int) -> torch.Tensor:
         return torch.randn(*leading, self.insize, dtype=self.dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import inspect
 import io
 import pickle
@@ -16,7 +17,19 @@ from torch.utils.checkpoint import checkpoint
 
 from slimgraph import slim
 from slimgraph.errors import DtypeError, OptionError, ShapeError, UnknownOptionError
-from tests.helpers import KEPT_BY_REG_ERROR, SIZES, SMALL, Case, cases, close, keys, legal, perturb
+from tests.helpers import (
+    FOR_POSITIVE_PARAMETERS,
+    KEPT_BY_REG_ERROR,
+    RANDOM_IN_TRAINING,
+    SIZES,
+    SMALL,
+    Case,
+    cases,
+    close,
+    keys,
+    legal,
+    perturb,
+)
 
 BOTH = (torch.float32, torch.float64)
 
@@ -27,7 +40,7 @@ BOTH = (torch.float32, torch.float64)
 @pytest.mark.parametrize("key", keys())
 def test_the_first_line_of_a_map_is_its_formula_and_its_promise(key: str):
     line = inspect.getdoc(slim.maps[key]).splitlines()[0]
-    assert re.fullmatch(r"W = [^:]+: .+\.", line) and len(line) <= 115, line
+    assert re.fullmatch(r"W(\[i, j\])? = [^:]+: .+\.", line) and len(line) <= 115, line
 
 
 def product(m: slim.LinearBase, x: torch.Tensor) -> torch.Tensor:
@@ -61,7 +74,7 @@ def test_a_new_map_keeps_its_promise(case: Case):
 
 @cases(SMALL, biases=(True,), dtypes=(torch.float32,))
 def test_a_trained_map_keeps_its_promise(case: Case):
-    m = case.make()
+    m = case.make().train()
     if not list(m.parameters()):
         return
     x, target = case.input(16), 3 * torch.randn(16, case.outsize)
@@ -135,16 +148,18 @@ def test_contains_and_distance_refuse_what_is_no_real_tensor(key: str):
 @cases(SIZES)
 def test_gradient_reaches_every_parameter(case: Case):
     m = case.make().train()
-    # Once through W, once through whatever forward does with few rows.
-    for y in (product(m, case.input(50)), m(case.input(1))):
+    # Once through W, once through whatever forward does with few rows; a gate that is drawn may be shut by one draw.
+    for call, rows in ((functools.partial(product, m), 50), (m, 1)):
         m.zero_grad()
-        if y.requires_grad:
-            (y * torch.randn_like(y)).sum().backward()
-    for name, p in m.named_parameters():
-        assert p.grad is not None, f"{name} is unused"
-        assert p.grad.isfinite().all()
-        if p.numel() and case.is_free(name):
-            assert p.grad.abs().max() > 0, f"no gradient reaches {name}"
+        for _ in range(100 if case.key in RANDOM_IN_TRAINING else 1):
+            y = call(case.input(rows))
+            if y.requires_grad:
+                (y * torch.randn_like(y)).sum().backward()
+        for name, p in m.named_parameters():
+            assert p.grad is not None, f"{name} is unused"
+            assert p.grad.isfinite().all()
+            if p.numel() and case.is_free(name):
+                assert p.grad.abs().max() > 0, f"no gradient reaches {name}"
 
 
 @cases([(8, 8)], biases=(False,), options=False)
@@ -163,6 +178,8 @@ def test_a_random_start_has_no_dead_half(case: Case):
 def test_gradients_equal_finite_differences(case: Case):
     m = perturb(case.make()).eval()
     names = [name for name, _ in m.named_parameters()]
+    if case.key in FOR_POSITIVE_PARAMETERS:
+        m.load_state_dict({name: value.abs() for name, value in m.state_dict().items()})
 
     def of_parameters(x: torch.Tensor, *values: torch.Tensor):
         state = dict(zip(names, values, strict=True))
@@ -302,7 +319,7 @@ def test_more_ranks_or_reflectors_than_the_size_are_refused(key: str, option: st
     cls = slim.maps[key]
     if option in inspect.signature(cls.__init__).parameters:
         for bad in (0, 5):
-            with pytest.raises(OptionError, match=rf"{cls.__name__} needs 1 <= {option} <= 4, got {option}={bad}"):
+            with pytest.raises(OptionError, match=rf"{cls.__name__} needs .*{option} .*, got {option}={bad}"):
                 cls(4, 4, **{option: bad})
 
 
@@ -347,7 +364,7 @@ def test_from_dense_gives_back_what_the_class_made(case: Case):
         with pytest.raises(OptionError, match=f"{cls.__name__} has no from_dense"):
             cls.from_dense(W)
         return
-    again = cls.from_dense(W, bias)
+    again = cls.from_dense(W, bias).eval()
     assert type(again) is cls and again.effective_W().dtype == case.dtype
     assert close(again.effective_W(), W)
     assert again.bias is None if bias is None else torch.equal(again.bias, bias)
@@ -361,7 +378,7 @@ def test_from_dense_of_any_matrix_keeps_the_promise_and_is_a_projection(case: Ca
     ):
         return
     W = 2 * torch.randn(case.insize, case.outsize, dtype=case.dtype)
-    m = cls.from_dense(W, **case.options)
+    m = cls.from_dense(W, **case.options).eval()
     nearest = m.effective_W().detach()
     assert m.contains(nearest)
     assert all(p.isfinite().all() for p in m.parameters())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from slimgraph.errors import NonFiniteError, OptionError, StrictOptions
+from slimgraph.slim import project_
 from slimgraph.training.data import ShardedLoader
 from slimgraph.training.named import (
     make_optimizer,
@@ -196,12 +196,7 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
 
     def optimizer_step(self, *args: Any, **options: Any) -> None:
         super().optimizer_step(*args, **options)
-        for module in self._projected:
-            module.project_()
-
-    @functools.cached_property
-    def _projected(self) -> list[Any]:
-        return [module for module in self.problem.modules() if callable(getattr(module, "project_", None))]
+        project_(self.problem)
 
     # ------------------------------------------------------------------ checkpoints
 

@@ -16,19 +16,28 @@ from slimgraph.slim.linear.base import (
 from slimgraph.slim.linear.composition import BlockDiagonal, ProductLinear, SumLinear
 from slimgraph.slim.linear.dense import IdentityInitLinear, IdentityLinear, Linear, NonNegativeLinear
 from slimgraph.slim.linear.householder import Hprod
+from slimgraph.slim.linear.l0 import L0Linear
+from slimgraph.slim.linear.lasso import LassoLinear, LassoLinearRELU, project_
 from slimgraph.slim.linear.orthogonal import OrthogonalLinear
-from slimgraph.slim.linear.spectral import SpectralLinear, SVDLinear
+from slimgraph.slim.linear.sinkhorn import DoublyStochasticLinear
+from slimgraph.slim.linear.spectral import SpectralLinear
+from slimgraph.slim.linear.split import SplitLinear, StableSplitLinear
 from slimgraph.slim.linear.stochastic import LeftStochasticLinear, PerronFrobeniusLinear, RightStochasticLinear
+from slimgraph.slim.linear.svd import SVDLinear
 from slimgraph.slim.linear.symmetry import DampedSkewSymmetricLinear, SkewSymmetricLinear, SymmetricLinear
 from slimgraph.slim.linear.walks import materialized, reg_error_terms, total_reg_error
 
 __all__ = [
     "BlockDiagonal",
     "DampedSkewSymmetricLinear",
+    "DoublyStochasticLinear",
     "Hprod",
     "IdentityGradReLU",
     "IdentityInitLinear",
     "IdentityLinear",
+    "L0Linear",
+    "LassoLinear",
+    "LassoLinearRELU",
     "LeftStochasticLinear",
     "Linear",
     "LinearBase",
@@ -40,13 +49,16 @@ __all__ = [
     "SVDLinear",
     "SkewSymmetricLinear",
     "SpectralLinear",
+    "SplitLinear",
     "SquareLinear",
+    "StableSplitLinear",
     "SumLinear",
     "SymmetricLinear",
     "even_maps",
     "get_map",
     "maps",
     "materialized",
+    "project_",
     "reg_error_terms",
     "register",
     "square_maps",

@@ -12,9 +12,9 @@ from slimgraph.slim.linear.registry import register
 
 @register("linear")
 class Linear(LinearBase):
-    """A `torch.nn.Linear` with the map interface: same draw, same state, W = weight^T.
+    """W = weight^T: a free matrix, `torch.nn.Linear` with the map interface.
 
-    weight: `(outsize, insize)`. `from_dense` is exact.
+    weight: `(outsize, insize)`, with the draw and the state of torch's. `from_dense` is exact.
 
     >>> Linear(3, 2)(torch.ones(4, 3)).shape
     torch.Size([4, 2])
@@ -34,7 +34,9 @@ class Linear(LinearBase):
 
 @register("identity_init")
 class IdentityInitLinear(Linear):
-    """A free map that starts as the identity (ones on the diagonal of a rectangle) with bias 0.
+    """W = weight^T, started as the identity (ones on the diagonal of a rectangle): a free matrix.
+
+    weight: `(outsize, insize)`; the bias starts at 0. `from_dense` is exact.
 
     >>> IdentityInitLinear(2, 3).effective_W()
     tensor([[1., 0., 0.],
@@ -50,9 +52,10 @@ class IdentityInitLinear(Linear):
 
 @register("identity")
 class IdentityLinear(IdentityInitLinear):
-    """The identity (ones on the diagonal of a rectangle), frozen for good: `weight` and `bias` are buffers.
+    """W = I (ones on the diagonal of a rectangle): the identity, frozen for good.
 
-    No call that unfreezes parameters can train it. `from_dense` gives the identity, the only member, whatever W is.
+    `weight` and `bias` are buffers, so that no call that unfreezes parameters can train it. `from_dense` gives the
+    identity, the only member, whatever W is.
 
     >>> list(IdentityLinear(2, 2, bias=True).parameters())
     []

@@ -55,20 +55,25 @@ def between_inverse(value: Tensor, low: float, high: float) -> Tensor:
     return torch.logit((value - low) / (high - low), eps=edge)
 
 
+def check_number(owner: object, word: str, value: float, floor: float = -math.inf) -> float:
+    """The option `word` as a float; raises `OptionError` unless it is a finite number and at least `floor`."""
+    name = type(owner).__name__
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise OptionError(f"{name} needs a number for {word}, got {word}={value!r}")
+    if not math.isfinite(value):
+        raise OptionError(f"{name} needs a finite {word}, got {word}={value}")
+    if value < floor:
+        raise OptionError(f"{name} needs {word} >= {floor:g}, got {word}={value}")
+    return float(value)
+
+
 def check_bounds(owner: object, sigma_min: float, sigma_max: float, floor: float = -math.inf) -> tuple[float, float]:
     """Both bounds as floats; raises `OptionError` unless they are finite and `floor <= sigma_min <= sigma_max`."""
-    name = type(owner).__name__
-    for word, bound in (("sigma_min", sigma_min), ("sigma_max", sigma_max)):
-        if not isinstance(bound, int | float) or isinstance(bound, bool):
-            raise OptionError(f"{name} needs a number for {word}, got {word}={bound!r}")
-    low, high = float(sigma_min), float(sigma_max)
-    for word, bound in (("sigma_min", low), ("sigma_max", high)):
-        if not math.isfinite(bound):
-            raise OptionError(f"{name} needs a finite {word}, got {word}={bound}")
+    low, high = check_number(owner, "sigma_min", sigma_min), check_number(owner, "sigma_max", sigma_max)
     if low > high:
+        name = type(owner).__name__
         raise OptionError(f"{name} needs sigma_min <= sigma_max, got sigma_min={low} and sigma_max={high}")
-    if low < floor:
-        raise OptionError(f"{name} needs sigma_min >= {floor:g}, got sigma_min={low}")
+    check_number(owner, "sigma_min", low, floor)
     return low, high
 
 

@@ -37,7 +37,7 @@ def log_weights(P: Tensor) -> Tensor:
 
 @register("rstochastic")
 class RightStochasticLinear(LinearBase):
-    """W = softmax of weight along each row: W >= 0 and each row sums to 1.
+    """W = softmax(weight, dim=1): W >= 0 and each row sums to 1.
 
     weight: `(insize, outsize)`. `from_dense` is nearest in the Frobenius norm: each row goes onto the simplex.
 
@@ -60,7 +60,7 @@ class RightStochasticLinear(LinearBase):
 
 @register("lstochastic")
 class LeftStochasticLinear(LinearBase):
-    """W = softmax of weight along each column: W >= 0 and each column sums to 1.
+    """W = softmax(weight, dim=0): W >= 0 and each column sums to 1.
 
     weight: `(insize, outsize)`. `from_dense` is nearest in the Frobenius norm: each column goes onto the simplex.
 
@@ -83,10 +83,10 @@ class LeftStochasticLinear(LinearBase):
 
 @register("pf")
 class PerronFrobeniusLinear(LinearBase):
-    """W = s * softmax(weight, dim=1), s = sigma_max - (sigma_max - sigma_min) sigmoid(scaling), entry by entry.
+    """W = s * softmax(weight, dim=1), entry by entry: W >= 0 and each row sums to within [sigma_min, sigma_max].
 
-    W > 0 and each row sums to within [sigma_min, sigma_max], and so does the dominant eigenvalue of a square W
-    (Perron-Frobenius theorem). weight, scaling: `(insize, outsize)`; 0 <= sigma_min <= sigma_max. `from_dense` is
+    s = sigma_max - (sigma_max - sigma_min) sigmoid(scaling). Within the bounds is the dominant eigenvalue of a square W
+    too (Perron-Frobenius theorem). weight, scaling: `(insize, outsize)`; 0 <= sigma_min <= sigma_max. `from_dense` is
     nearest in the Frobenius norm. Source: Tuor, Drgona, Vrabie 2020, arXiv:2004.10883.
 
     >>> sums = PerronFrobeniusLinear(3, 3).effective_W().sum(1)

@@ -1,0 +1,108 @@
+"""A map whose inputs are switched off one by one: `L0Linear`."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from slimgraph.errors import OptionError
+from slimgraph.slim.linear.base import LinearBase
+from slimgraph.slim.linear.functions import check_number
+from slimgraph.slim.linear.registry import register
+
+# The interval onto which a concrete variable is stretched before it is cut at 0 and 1, so that both have weight.
+LOW, HIGH = -0.1, 1.1
+
+
+@register("l0")
+class L0Linear(LinearBase):
+    """W = diag(z) weight, one random gate z in [0, 1] per input: whole rows of W can be exactly 0.
+
+    weight: `(insize, outsize)`. `qz_loga` `(insize,)` are the log-odds of the gates, started at those of probability
+    1 - droprate_init to be open; 0 < droprate_init < 1, temperature > 0. Training draws the gates once for each
+    `effective_W()` or `materialized` block, evaluation takes their deterministic values. `reg_error` is lamda times
+    the expected number of weights behind gates that are not 0, plus weight_decay/2 times their squares and those of
+    the bias; the reference gives it a negative sign. `from_dense` is exact in evaluation, with all gates open; in
+    training 1 gate in 1000 is drawn below 1.
+    Source: Louizos, Welling, Kingma 2018, Learning sparse neural networks through L0 regularization, arXiv:1712.01312.
+
+    >>> m = L0Linear.from_dense(torch.eye(2)).eval()
+    >>> m.effective_W().tolist(), round(m.reg_error().item(), 3)
+    ([[1.0, 0.0], [0.0, 1.0]], 5.0)
+    """
+
+    def __init__(
+        self,
+        insize: int,
+        outsize: int,
+        bias: bool = True,
+        weight_decay: float = 1.0,
+        droprate_init: float = 0.5,
+        temperature: float = 2 / 3,
+        lamda: float = 1.0,
+    ):
+        super().__init__(insize, outsize, bias)
+        name = type(self).__name__
+        self.weight_decay = check_number(self, "weight_decay", weight_decay, floor=0.0)
+        self.lamda = check_number(self, "lamda", lamda, floor=0.0)
+        self.temperature = check_number(self, "temperature", temperature)
+        self.droprate_init = check_number(self, "droprate_init", droprate_init)
+        if self.temperature <= 0:
+            raise OptionError(f"{name} needs temperature > 0, got temperature={temperature}")
+        if not 0 < self.droprate_init < 1:
+            raise OptionError(f"{name} needs 0 < droprate_init < 1, got droprate_init={droprate_init}")
+        start = math.log(1 - self.droprate_init) - math.log(self.droprate_init)
+        # Gates that start alike to the last digit would all be shut by the same step.
+        self.qz_loga = nn.Parameter(start + 0.01 * torch.randn(insize))
+
+    def effective_W(self) -> Tensor:
+        return self.gates().unsqueeze(1) * self.weight
+
+    def gates(self) -> Tensor:
+        """z, `(insize,)`: drawn anew in training, the deterministic values in evaluation."""
+        if self.training:
+            return self.quantile_concrete(self.get_eps(self.in_features)).clamp(0, 1)
+        return (LOW + (HIGH - LOW) * torch.sigmoid(self.qz_loga)).clamp(0, 1)
+
+    def cdf_qz(self, x: float | Tensor) -> Tensor:
+        """The probability that a gate, before it is cut at 0 and 1, is at most `x`: `(..., insize)`."""
+        x = torch.as_tensor(x, dtype=self.qz_loga.dtype, device=self.qz_loga.device)
+        place = ((x - LOW) / (HIGH - LOW)).clamp(0, 1)
+        return torch.sigmoid(self.temperature * torch.logit(place) - self.qz_loga)
+
+    def quantile_concrete(self, u: Tensor) -> Tensor:
+        """The inverse of `cdf_qz`: gates, before they are cut at 0 and 1, from uniform numbers; u: `(..., insize)`."""
+        return LOW + (HIGH - LOW) * torch.sigmoid((torch.logit(u) + self.qz_loga) / self.temperature)
+
+    def get_eps(self, size: int | tuple[int, ...]) -> Tensor:
+        """Uniform random numbers of shape `size`, away from 0 and 1 by one rounding error."""
+        edge = torch.finfo(self.qz_loga.dtype).eps
+        return torch.rand(size, dtype=self.qz_loga.dtype, device=self.qz_loga.device).clamp(edge, 1 - edge)
+
+    def reg_error(self) -> Tensor:
+        # 1 - cdf_qz(0) without the cancellation.
+        not_shut = torch.sigmoid(self.qz_loga - self.temperature * math.log(-LOW / HIGH))
+        cost = self.weight_decay / 2 * self.weight.square().sum(1) + self.lamda * self.out_features
+        error = (not_shut * cost).sum()
+        return error if self.bias is None else error + self.weight_decay / 2 * self.bias.square().sum()
+
+    def to_linear(self) -> nn.Linear:
+        """As for any map, with the gates of evaluation: a draw is not to be deployed."""
+        training, self.training = self.training, False
+        try:
+            return super().to_linear()
+        finally:
+            self.training = training
+
+    def _set_dense(self, W: Tensor) -> None:
+        self.weight.copy_(W)
+        # At log(11) the deterministic gate is 1; at temperature * log(11) half of the drawn ones are.
+        self.qz_loga.fill_(max(1.0, self.temperature) * math.log(HIGH / -LOW) + math.log(999))
+
+    def extra_repr(self) -> str:
+        return (
+            f"{super().extra_repr()}, weight_decay={self.weight_decay}, droprate_init={self.droprate_init},"
+            f" temperature={self.temperature:.4g}, lamda={self.lamda}"
+        )
