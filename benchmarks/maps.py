@@ -57,6 +57,14 @@ CHEAP = [
 for key in CHEAP:
     if key in slim.maps:
         against_dense(key, 256, 2.0)
+# Ten scalings of rows and columns, each a pass of exponentials over W.
+against_dense("doubly_stochastic", 256, 4.0)
+against_dense("symplectic", 256, 3.0)
+against_dense("gershgorin", 256, 3.0)
+# One product of reflections and two dense products to build W; schur_stable adds a QR factorisation.
+against_dense("schur", 256, 10.0)
+against_dense("hurwitz", 256, 12.0)
+against_dense("schur_stable", 256, 16.0)
 
 
 @row("orthogonal n=256 batch=256 / loop over reflectors", at_most=1 / 25)

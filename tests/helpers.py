@@ -20,6 +20,10 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "orthogonal": [{"n_reflectors": 1}, {"det": 1}, {"det": -1}],
     "spectral": [{"n_U_reflectors": 1}, {"n_V_reflectors": 1, "sigma_min": 0.0, "sigma_max": 3.0}],
     "softSVD": [{"sigma_min": 0.5, "sigma_max": 0.6}],
+    "schur": [{"l2": 0.0}],
+    "gershgorin": [{"real": False}, {"sigma_min": -2.0, "sigma_max": -0.5}, {"sigma_min": -1.0, "real": False}],
+    "hurwitz": [{"alpha": 3.0}, {"alpha": -0.5}],
+    "schur_stable": [{"radius": 0.01}, {"radius": 3.0}],
     "stable_split": [{"sigma_min": 0.0, "sigma_max": 5.0}, {"sigma_min": 0.7, "sigma_max": 0.7}],
     "l0": [{"weight_decay": 0.0, "droprate_init": 0.2, "temperature": 0.1, "lamda": 0.0}, {"temperature": 5.0}],
     "lasso": [{"gamma": 0.0}],
@@ -42,6 +46,11 @@ WITHOUT_FREEDOM = {
     "pf": lambda case, name: (
         (case.outsize == 1 and name == "weight") or (name == "scaling" and case.options.get("sigma_min") == 0.7)
     ),
+    "gershgorin": lambda case, name: case.outsize == 2 and name == "weight",
+    # A rotation in the plane commutes with every other, and a scale with every 1 x 1 matrix.
+    "schur": lambda case, name: case.outsize == 2 and name == "U",
+    "hurwitz": lambda case, name: case.outsize == 1 and name == "stretch",
+    "schur_stable": lambda case, name: case.outsize == 1 and name == "stretch",
     "stable_split": lambda case, name: (
         (case.outsize == 1 and name != "p") or (case.options.get("sigma_min") == 0.7 and name in ("p", "weight_C"))
     ),

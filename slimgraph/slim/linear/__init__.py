@@ -15,6 +15,7 @@ from slimgraph.slim.linear.base import (
 )
 from slimgraph.slim.linear.composition import BlockDiagonal, ProductLinear, SumLinear
 from slimgraph.slim.linear.dense import IdentityInitLinear, IdentityLinear, Linear, NonNegativeLinear
+from slimgraph.slim.linear.eigenvalues import GershgorinLinear, SchurDecompositionLinear
 from slimgraph.slim.linear.householder import Hprod
 from slimgraph.slim.linear.l0 import L0Linear
 from slimgraph.slim.linear.lasso import LassoLinear, LassoLinearRELU, project_
@@ -22,16 +23,20 @@ from slimgraph.slim.linear.orthogonal import OrthogonalLinear
 from slimgraph.slim.linear.sinkhorn import DoublyStochasticLinear
 from slimgraph.slim.linear.spectral import SpectralLinear
 from slimgraph.slim.linear.split import SplitLinear, StableSplitLinear
+from slimgraph.slim.linear.stable import HurwitzLinear, SchurStableLinear
 from slimgraph.slim.linear.stochastic import LeftStochasticLinear, PerronFrobeniusLinear, RightStochasticLinear
 from slimgraph.slim.linear.svd import SVDLinear
 from slimgraph.slim.linear.symmetry import DampedSkewSymmetricLinear, SkewSymmetricLinear, SymmetricLinear
+from slimgraph.slim.linear.symplectic import SymplecticLinear
 from slimgraph.slim.linear.walks import materialized, reg_error_terms, total_reg_error
 
 __all__ = [
     "BlockDiagonal",
     "DampedSkewSymmetricLinear",
     "DoublyStochasticLinear",
+    "GershgorinLinear",
     "Hprod",
+    "HurwitzLinear",
     "IdentityGradReLU",
     "IdentityInitLinear",
     "IdentityLinear",
@@ -47,6 +52,8 @@ __all__ = [
     "ProductLinear",
     "RightStochasticLinear",
     "SVDLinear",
+    "SchurDecompositionLinear",
+    "SchurStableLinear",
     "SkewSymmetricLinear",
     "SpectralLinear",
     "SplitLinear",
@@ -54,6 +61,7 @@ __all__ = [
     "StableSplitLinear",
     "SumLinear",
     "SymmetricLinear",
+    "SymplecticLinear",
     "even_maps",
     "get_map",
     "maps",

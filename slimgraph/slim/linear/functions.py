@@ -117,3 +117,25 @@ def full_precision(build: Method) -> Method:
             return build(owner, *args, **options)
 
     return exact  # pyright: ignore[reportReturnType]
+
+
+def check_even(owner: Any) -> None:
+    """Raises `OptionError` with both sizes unless a square map has an even one."""
+    if owner.in_features % 2:
+        raise OptionError(
+            f"{type(owner).__name__} needs an even size,"
+            f" got insize={owner.in_features} and outsize={owner.out_features}"
+        )
+
+
+def upper_triangle(values: Tensor, n: int, diagonal: int = 0) -> Tensor:
+    """Matrices `(..., n, n)` with `values` `(..., count)` row by row on and above that diagonal, and zeros below it.
+
+    >>> upper_triangle(torch.tensor([1., 2., 3.]), 3, diagonal=1)
+    tensor([[0., 1., 2.],
+            [0., 0., 3.],
+            [0., 0., 0.]])
+    """
+    rows, columns = torch.triu_indices(n, n, offset=diagonal, device=values.device)
+    flat = values.new_zeros(*values.shape[:-1], n * n)
+    return flat.index_copy(-1, rows * n + columns, values).unflatten(-1, (n, n))
