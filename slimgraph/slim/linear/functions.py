@@ -55,8 +55,8 @@ def between_inverse(value: Tensor, low: float, high: float) -> Tensor:
     return torch.logit((value - low) / (high - low), eps=edge)
 
 
-def check_number(owner: object, word: str, value: float, floor: float = -math.inf) -> float:
-    """The option `word` as a float; raises `OptionError` unless it is a finite number and at least `floor`."""
+def check_number(owner: object, word: str, value: float, floor: float = -math.inf, above: float = -math.inf) -> float:
+    """The option `word` as a float; raises `OptionError` unless it is finite, at least `floor` and greater than `above`."""
     name = type(owner).__name__
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise OptionError(f"{name} needs a number for {word}, got {word}={value!r}")
@@ -64,6 +64,8 @@ def check_number(owner: object, word: str, value: float, floor: float = -math.in
         raise OptionError(f"{name} needs a finite {word}, got {word}={value}")
     if value < floor:
         raise OptionError(f"{name} needs {word} >= {floor:g}, got {word}={value}")
+    if value <= above:
+        raise OptionError(f"{name} needs {word} > {above:g}, got {word}={value}")
     return float(value)
 
 
