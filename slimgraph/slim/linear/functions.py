@@ -56,7 +56,7 @@ def between_inverse(value: Tensor, low: float, high: float) -> Tensor:
 
 
 def check_number(owner: object, word: str, value: float, floor: float = -math.inf, above: float = -math.inf) -> float:
-    """The option `word` as a float; raises `OptionError` unless it is finite, at least `floor` and greater than `above`."""
+    """The option `word` as a float; raises `OptionError` unless it is finite, >= `floor` and > `above`."""
     name = type(owner).__name__
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise OptionError(f"{name} needs a number for {word}, got {word}={value!r}")
