@@ -16,7 +16,7 @@ import pytest
 import slimgraph
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = ["scripts/bench", "scripts/check", "scripts/demo", "scripts/test", ".ci/run"]
+SCRIPTS = ["scripts/bench", "scripts/check", "scripts/demo", "scripts/docs", "scripts/test", ".ci/run"]
 
 
 def run_python(code: str) -> str:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
+import inspect
 import io
 import pickle
+import re
 
 import pytest
 import torch
 from torch.func import functional_call, vmap
+from torch.utils.checkpoint import checkpoint
 
 from slimgraph import slim
 from slimgraph.errors import DtypeError, OptionError, ShapeError, UnknownOptionError
@@ -30,6 +34,15 @@ from tests.helpers import (
 )
 
 BOTH = (torch.float32, torch.float64)
+
+
+# What a map is said to be
+
+
+@pytest.mark.parametrize("key", keys())
+def test_the_first_line_of_a_map_is_its_formula_and_its_promise(key: str):
+    line = inspect.getdoc(slim.maps[key]).splitlines()[0]
+    assert re.fullmatch(r"W(\[i, j\])? = [^:]+: .+\.", line) and len(line) <= 115, line
 
 
 def product(m: slim.LinearBase, x: torch.Tensor) -> torch.Tensor:
@@ -102,6 +115,33 @@ def test_contains_refuses_what_breaks_the_promise(case: Case):
     assert not m.contains(torch.full_like(W, torch.nan))
     if type(m)._contains is not slim.LinearBase._contains and not case.reaches_everything():
         assert not m.contains(W - 7 * torch.rand_like(W))
+
+
+@cases([(64, 64), (8, 65)], biases=(False,), options=False)
+def test_a_member_rounded_to_half_precision_is_still_a_member(case: Case):
+    m = case.make()
+    W = m.effective_W()
+    for dtype in (torch.bfloat16, torch.float16):
+        assert m.contains(W.to(dtype))
+        if type(m)._contains is not slim.LinearBase._contains:
+            assert not m.contains((W + 0.2 * torch.randn_like(W)).to(dtype))
+
+
+@pytest.mark.parametrize("key", keys())
+def test_contains_and_distance_refuse_what_is_no_real_tensor(key: str):
+    m = slim.maps[key](4, 4)
+    for ask in ("contains", "distance"):
+        name = f"{type(m).__name__}.{ask}"
+        for dtype in (torch.int64, torch.bool, torch.complex64):
+            with pytest.raises(DtypeError, match=rf"{name} needs a real floating-point matrix, got {dtype}"):
+                getattr(m, ask)(torch.zeros(4, 4, dtype=dtype))
+        for other in (torch.zeros(4, 4).numpy(), [[0.0] * 4] * 4, 1.0, None):
+            with pytest.raises(
+                DtypeError, match=rf"{name} needs its matrix as a tensor, got .*; write torch.as_tensor"
+            ):
+                getattr(m, ask)(other)
+    with pytest.raises(ShapeError, match=r"distance needs a matrix of shape \(4, 4\), got shape \(3, 3\)"):
+        m.distance(torch.zeros(3, 3))
 
 
 # Law 3
@@ -307,6 +347,16 @@ def test_bounds_the_wrong_way_round_are_refused(key: str):
         cls(4, 4, sigma_mn=0.1)
 
 
+@pytest.mark.parametrize("key", keys())
+@pytest.mark.parametrize("option", ["rank", "n_reflectors", "n_U_reflectors", "n_V_reflectors"])
+def test_more_ranks_or_reflectors_than_the_size_are_refused(key: str, option: str):
+    cls = slim.maps[key]
+    if option in inspect.signature(cls.__init__).parameters:
+        for bad in (0, 5):
+            with pytest.raises(OptionError, match=rf"{cls.__name__} needs .*{option} .*, got {option}={bad}"):
+                cls(4, 4, **{option: bad})
+
+
 @cases([(3, 3), (3, 5), (65, 65)], biases=(False,), dtypes=(torch.float32,), options=False)
 def test_bad_inputs_are_refused_with_both_sizes(case: Case):
     m = case.make()
@@ -391,6 +441,19 @@ def test_autocast_rounds_the_product_and_not_the_factors(case: Case):
     assert torch.equal(y, x.bfloat16() @ W.bfloat16())
 
 
+@cases([(8, 8)], biases=(True,), options=False)
+def test_float64_stays_float64_under_autocast_as_in_torch(case: Case):
+    m, x = case.make().eval(), case.input(4)
+    expected = m(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert close(m(x), expected)
+        # torch.nn.Linear refuses a mixture too, in a message about its product.
+        with pytest.raises(DtypeError, match=r"has weights of torch\.float64, got an input of torch\.float32"):
+            m(x.float())
+        with pytest.raises(DtypeError, match=r"has weights of torch\.float32, got an input of torch\.float64"):
+            m.float()(x)
+
+
 @cases([(8, 8), (8, 65)], biases=(True,), dtypes=(torch.float32,), options=False)
 def test_a_map_in_bfloat16_runs(case: Case):
     m = case.make().bfloat16().eval()
@@ -420,6 +483,46 @@ def test_eig_is_that_of_a_square_W_and_refuses_a_rectangle(case: Case):
     values, vectors = m.eig()
     assert close(m.effective_W().to(vectors) @ vectors, vectors * values, 1e-9)
     assert torch.equal(m.eig(eigenvectors=False), torch.linalg.eigvals(m.effective_W()))
+    for half in (torch.bfloat16, torch.float16):
+        m = case.make().to(half).eval()
+        assert torch.equal(m.eig(eigenvectors=False), torch.linalg.eigvals(m.effective_W().float()))
+
+
+@cases([(3, 3), (3, 5)], biases=(False,), dtypes=BOTH, options=False)
+def test_distance_is_the_frobenius_norm_of_the_difference(case: Case):
+    m, W = case.make().eval(), torch.randn(case.insize, case.outsize, dtype=case.dtype)
+    assert m.distance(m.effective_W()) == 0
+    assert m.distance(W).shape == ()
+    assert close(m.distance(W), (m.effective_W() - W).square().sum().sqrt())
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@cases([(4, 4), (3, 5)], biases=(True,), options=False)
+def test_checkpointing_gives_the_same_gradients_inside_materialized_and_outside(case: Case, reentrant: bool):
+    m = case.make().eval()
+    parameters = [p for p in m.parameters() if p.numel()]
+
+    def gradients(inside: bool, run, opened) -> list[torch.Tensor]:
+        for p in parameters:
+            p.grad = None
+        # Several uses of one map: a graph that two of them shared would be gone after the first.
+        x = torch.ones(3, case.insize, dtype=case.dtype, requires_grad=True)
+        with opened(m):
+            m.effective_W()
+            loss = sum(run(m, scale * x).sin().square().sum() for scale in (1, 2, 3))
+            if inside:
+                loss.backward()
+        if not inside:
+            loss.backward()
+        return [x.grad, *(p.grad for p in parameters)]
+
+    def again(function, x: torch.Tensor) -> torch.Tensor:
+        return checkpoint(function, x, use_reentrant=reentrant)
+
+    expected = gradients(False, lambda m, x: m(x), slim.materialized)
+    for inside in (False, True):
+        for opened in (slim.materialized, lambda m: contextlib.nullcontext()):
+            assert all(map(close, gradients(inside, again, opened), expected))
 
 
 @pytest.mark.parametrize("key", keys())

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from slimgraph import slim
-from slimgraph.errors import OptionError, ShapeError, UnknownOptionError
+from slimgraph.errors import DtypeError, OptionError, ShapeError, UnknownOptionError
 from slimgraph.slim.linear.householder import in_blocks, reflect
 from tests.helpers import close, perturb
 
@@ -340,8 +341,16 @@ def test_from_dense_refuses_what_is_no_matrix():
         slim.Linear.from_dense(torch.ones(3, 2), torch.ones(3))
     with pytest.raises(OptionError, match=r"Linear\.from_dense needs a finite matrix"):
         slim.Linear.from_dense(torch.tensor([[torch.nan]]))
-    with pytest.raises(TypeError, match=r"needs a real floating-point matrix, got torch\.int64"):
-        slim.Linear.from_dense(torch.ones(2, 2, dtype=torch.int64))
+    for dtype in (torch.int64, torch.complex64):
+        with pytest.raises(TypeError, match=rf"Linear\.from_dense needs a real floating-point matrix, got {dtype}"):
+            slim.Linear.from_dense(torch.ones(2, 2, dtype=dtype))
+    for other in (torch.ones(2, 2).numpy(), [[1.0, 0.0], [0.0, 1.0]], None):
+        with pytest.raises(
+            DtypeError, match=r"Linear\.from_dense needs its matrix as a tensor, got .*torch\.as_tensor"
+        ):
+            slim.Linear.from_dense(other)
+    with pytest.raises(DtypeError, match=r"Linear\.from_dense needs its bias as a tensor, got list"):
+        slim.Linear.from_dense(torch.eye(2), [1.0, 2.0])
     with pytest.raises(UnknownOptionError, match=r"SpectralLinear has no option 'sigma_mx'\. Did you mean 'sigma_max'"):
         slim.SpectralLinear.from_dense(torch.eye(2), sigma_mx=2)
 
@@ -424,6 +433,23 @@ def test_materialized_ends_with_an_exception_and_can_be_entered_again():
         m.U.add_(torch.randn(3, 4))
     with slim.materialized(m):
         assert torch.equal(m.effective_W(), Counted.effective_W(m))
+
+
+def test_materialized_opened_inside_a_checkpointed_function_builds_W_once_a_run():
+    m, x = Counted(4, 4), torch.randn(2, 4, requires_grad=True)
+
+    def steps(x: torch.Tensor) -> torch.Tensor:
+        with slim.materialized(m):
+            for _ in range(10):
+                x = m(x).tanh()
+        return x
+
+    with slim.materialized(m):
+        W = m.effective_W()
+        checkpoint(steps, x, use_reentrant=False).sum().backward()
+        assert m.effective_W() is W
+    # One for the outer context, one forward, one when it runs again.
+    assert m.builds == 3
 
 
 def test_materialized_compiles_to_the_same_numbers():

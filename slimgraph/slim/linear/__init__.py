@@ -9,14 +9,12 @@ from slimgraph.slim.linear.base import (
     even_maps,
     get_map,
     maps,
-    materialized,
-    reg_error_terms,
     register,
     square_maps,
     tall_maps,
-    total_reg_error,
 )
 from slimgraph.slim.linear.butterfly import ButterflyLinear
+from slimgraph.slim.linear.composition import BlockDiagonal, ProductLinear, SumLinear
 from slimgraph.slim.linear.dense import IdentityInitLinear, IdentityLinear, Linear, NonNegativeLinear
 from slimgraph.slim.linear.eigenvalues import GershgorinLinear, SchurDecompositionLinear
 from slimgraph.slim.linear.factored import LowRankLinear, TrivialNullSpaceLinear
@@ -35,8 +33,10 @@ from slimgraph.slim.linear.svd import SVDLinear, SVDLinearLearnBounds, Symmetric
 from slimgraph.slim.linear.symmetry import DampedSkewSymmetricLinear, PSDLinear, SkewSymmetricLinear, SymmetricLinear
 from slimgraph.slim.linear.symplectic import SymplecticLinear
 from slimgraph.slim.linear.toeplitz import ToeplitzLinear
+from slimgraph.slim.linear.walks import materialized, reg_error_terms, total_reg_error
 
 __all__ = [
+    "BlockDiagonal",
     "BoundedNormLinear",
     "ButterflyLinear",
     "DampedSkewSymmetricLinear",
@@ -60,6 +60,7 @@ __all__ = [
     "PSDLinear",
     "PerronFrobeniusLinear",
     "PowerBoundLinear",
+    "ProductLinear",
     "RightStochasticLinear",
     "SVDLinear",
     "SVDLinearLearnBounds",
@@ -70,6 +71,7 @@ __all__ = [
     "SplitLinear",
     "SquareLinear",
     "StableSplitLinear",
+    "SumLinear",
     "SymmetricLinear",
     "SymmetricSVDLinear",
     "SymplecticLinear",

@@ -1,4 +1,4 @@
-"""What every structured map is: `LinearBase`, `SquareLinear`, and the walks over the maps below a module."""
+"""What every structured map is: `LinearBase`, `SquareLinear`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import itertools
 import math
 import operator
 from abc import abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -16,7 +14,7 @@ from torch import Tensor, nn
 
 from slimgraph.doors import Drawable
 from slimgraph.errors import DtypeError, OptionError, ShapeError, StrictOptions
-from slimgraph.slim.linear.functions import IdentityGradReLU, under_autocast
+from slimgraph.slim.linear.functions import IdentityGradReLU, check_real, under_autocast
 from slimgraph.slim.linear.registry import even_maps, get_map, maps, register, square_maps, tall_maps
 
 __all__ = [
@@ -26,12 +24,9 @@ __all__ = [
     "even_maps",
     "get_map",
     "maps",
-    "materialized",
-    "reg_error_terms",
     "register",
     "square_maps",
     "tall_maps",
-    "total_reg_error",
 ]
 
 
@@ -84,17 +79,36 @@ class LinearBase(nn.Module, Drawable, metaclass=StrictOptions):
     def contains(self, W: Tensor, tol: float | None = None) -> bool:
         """Whether the matrix `W` is finite, of this map's shape, and keeps the promise of the class within `tol`.
 
-        It reads the map's sizes and bounds, never its weights. The default tolerance is 10 eps sqrt(size) of W's dtype.
+        It reads the map's sizes and bounds, never its weights. The default tolerance is 10 eps sqrt(size) of W's dtype,
+        and at most 0.05. Raises `DtypeError` for a W that is no tensor of real floating-point numbers.
         """
+        W = check_real(f"{type(self).__name__}.contains", W, "matrix").detach()
         if W.shape != (self.in_features, self.out_features) or not bool(W.isfinite().all()):
             return False
-        rounding = 10 * torch.finfo(W.dtype).eps * math.sqrt(max(W.shape))
-        W = W.detach().to(torch.promote_types(W.dtype, torch.float32))
+        rounding = self._rounding(W)
+        W = W.to(torch.promote_types(W.dtype, torch.float32))
         return bool(self._contains(W, rounding if tol is None else tol))
+
+    def _rounding(self, W: Tensor) -> float:
+        """The default tolerance of `contains`."""
+        # A member that was rounded to bfloat16 is off by about 0.01 at any size; 0.05 still tells it from others.
+        return min(10 * torch.finfo(W.dtype).eps * math.sqrt(max(W.shape)), 0.05)
 
     def _contains(self, W: Tensor, tol: float) -> Tensor | bool:
         """The promise, for a finite `W` of the right shape in float32 or float64."""
         return True
+
+    def distance(self, W: Tensor) -> Tensor:
+        """The Frobenius norm of `effective_W() - W`, 0-dim: how far from `W` its `from_dense` or a fit has stayed.
+
+        >>> maps['symmetric'].from_dense(torch.tensor([[0., 3.], [-5., 0.]])).distance(torch.eye(2)).item()
+        2.0
+        """
+        name = f"{type(self).__name__}.distance"
+        if check_real(name, W, "matrix").shape != (self.in_features, self.out_features):
+            needed = self.in_features, self.out_features
+            raise ShapeError(f"{name} needs a matrix of shape {needed}, got shape {tuple(W.shape)}")
+        return torch.linalg.matrix_norm(self.effective_W() - W)
 
     def eig(self, eigenvectors: bool = True) -> Any:
         """The eigenvalues of a square W and its right eigenvectors, as `torch.linalg.eig`; or the values alone.
@@ -105,36 +119,37 @@ class LinearBase(nn.Module, Drawable, metaclass=StrictOptions):
         W = self.effective_W()
         if W.shape[0] != W.shape[1]:
             raise ShapeError(f"{type(self).__name__}.eig needs a square matrix, got shape {tuple(W.shape)}")
+        # LAPACK has no half precision.
+        W = W.to(torch.promote_types(W.dtype, torch.float32))
         return torch.linalg.eig(W) if eigenvectors else torch.linalg.eigvals(W)
 
     @torch.no_grad()
     def to_linear(self) -> nn.Linear:
         """The `torch.nn.Linear` with the same function, its weights a copy, for deployment."""
         W = self.effective_W()
-        biased = self.bias is not None
-        linear: Any = nn.utils.skip_init(nn.Linear, *W.shape, bias=biased, device=W.device, dtype=W.dtype)
+        bias = self.bias
+        linear: Any = nn.utils.skip_init(nn.Linear, *W.shape, bias=bias is not None, device=W.device, dtype=W.dtype)
         linear.weight.copy_(W.mT)
-        if self.bias is not None:
-            linear.bias.copy_(self.bias)
+        if bias is not None:
+            linear.bias.copy_(bias)
         return linear
 
     @classmethod
     def from_dense(cls, W: Tensor, bias: Tensor | None = None, **options: Any) -> Any:
         """A map in W's dtype and on its device whose matrix is `W`, or the nearest one that the class documents.
 
-        W: `(insize, outsize)`, bias: `(outsize,)` or None; `options` are the constructor's. Raises `OptionError` for a
-        class without a closed form, `ShapeError` for a W that is no matrix or a bias that does not fit it.
+        W: `(insize, outsize)`, bias: `(outsize,)` or None; `options` are the constructor's. Ask the result for its
+        `distance(W)`. Raises `OptionError` for a class without a closed form, `ShapeError` for a W that is no matrix or
+        a bias that does not fit it, `DtypeError` for either that is no tensor of real floating-point numbers.
         """
         name = cls.__name__
         if cls._set_dense is LinearBase._set_dense:
             raise OptionError(f"{name} has no from_dense: no closed form gives its parameters; fit it to the matrix")
-        if W.ndim != 2:
+        if check_real(f"{name}.from_dense", W, "matrix").ndim != 2:
             raise ShapeError(f"{name}.from_dense needs a matrix (insize, outsize), got shape {tuple(W.shape)}")
-        if not W.is_floating_point():
-            raise DtypeError(f"{name}.from_dense needs a real floating-point matrix, got {W.dtype}")
         if not bool(W.isfinite().all()):
             raise OptionError(f"{name}.from_dense needs a finite matrix, got NaN or infinite entries")
-        if bias is not None and bias.shape != W.shape[1:]:
+        if bias is not None and check_real(f"{name}.from_dense", bias, "bias").shape != W.shape[1:]:
             raise ShapeError(f"{name}.from_dense needs a bias of {W.shape[1]} entries, got shape {tuple(bias.shape)}")
         new: Any = cls(*W.shape, bias=bias is not None, **options).to(W)
         with torch.no_grad():
@@ -151,6 +166,31 @@ class LinearBase(nn.Module, Drawable, metaclass=StrictOptions):
     def device(self) -> torch.device:
         """Where the map's tensors are."""
         return self._anchor().device
+
+    def __matmul__(self, other: LinearBase) -> Any:
+        """The map that goes through this one and then through `other`: a `ProductLinear`."""
+        # The room of compositions builds on this one.
+        from slimgraph.slim.linear.composition import ProductLinear
+
+        return ProductLinear([self, self._operand("@", other)])
+
+    def __add__(self, other: LinearBase) -> Any:
+        """The sum of both maps of the same input: a `SumLinear`."""
+        from slimgraph.slim.linear.composition import SumLinear
+
+        return SumLinear([self, self._operand("+", other)])
+
+    def __rmatmul__(self, other: Any) -> Any:
+        self._operand("@", other)
+
+    def __radd__(self, other: Any) -> Any:
+        self._operand("+", other)
+
+    def _operand(self, symbol: str, other: Any) -> LinearBase:
+        if isinstance(other, LinearBase):
+            return other
+        what = "map(x) applies a map to a tensor" if isinstance(other, Tensor) else f"got {other!r}"
+        raise OptionError(f"{type(self).__name__} {symbol} takes another structured map; {what}")
 
     def to_networkx(self):
         """The map between its input and output, with its weights: a `networkx.MultiDiGraph`."""
@@ -177,8 +217,9 @@ class LinearBase(nn.Module, Drawable, metaclass=StrictOptions):
 
     @property
     def is_materialized(self) -> bool:
-        """Whether a `materialized` context is open for this map."""
-        return "effective_W" in vars(self)
+        """Whether a `materialized` context is open for this map, here and now: a checkpointed function is outside."""
+        built = vars(self).get("effective_W")
+        return built is not None and built.is_valid
 
     def _anchor(self) -> Tensor:
         """A tensor that tells the map's device and dtype."""
@@ -201,8 +242,9 @@ class LinearBase(nn.Module, Drawable, metaclass=StrictOptions):
                 f"{type(self).__name__} needs a last axis of size {self.in_features},"
                 f" got {x.shape[-1] if x.ndim else 'none'} (shape {tuple(x.shape)})"
             )
-        # Autocast brings both sides to one dtype itself, as long as both are real.
-        if x.dtype != dtype and not (x.is_floating_point() and under_autocast(x.device)):
+        # Autocast brings both sides to one dtype itself, as long as both are real; float64 it leaves alone.
+        cast = under_autocast(x.device) and x.is_floating_point() and torch.float64 not in (x.dtype, dtype)
+        if x.dtype != dtype and not cast:
             raise DtypeError(
                 f"{type(self).__name__} has weights of {dtype}, got an input of {x.dtype}; convert one with .to(dtype)"
             )
@@ -218,76 +260,3 @@ class SquareLinear(LinearBase):
                 f" got insize={insize} and outsize={outsize}"
             )
         super().__init__(insize, outsize, bias, provide_weights)
-
-
-class _BuiltOnce:
-    """Stands before `effective_W` of one map inside `materialized`."""
-
-    def __init__(self, owner: LinearBase):
-        self.build = owner.effective_W
-        self.built: dict[tuple[bool, bool], Tensor] = {}
-
-    def __call__(self) -> Tensor:
-        # A W built without gradients would cut them, so each grad mode has its own.
-        mode = torch.is_grad_enabled(), not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
-        if mode not in self.built:
-            self.built[mode] = self.build()
-        return self.built[mode]
-
-
-@contextmanager
-def materialized(module: nn.Module) -> Iterator[None]:
-    """Inside, every map at or below `module` builds its W once, at first use, for one backward pass.
-
-    The parameters must not change there, not through `functional_call` either.
-
-    Contexts nest: an inner one reuses what the outer one has built.
-
-    >>> cell = maps['orthogonal'](3, 3)
-    >>> with materialized(cell):
-    ...     cell.effective_W() is cell.effective_W()
-    True
-    """
-    mine = [m for m in module.modules() if isinstance(m, LinearBase) and not m.is_materialized]
-    try:
-        for m in mine:
-            # An entry of the instance goes before the method of the class, and costs nothing when it is not there.
-            vars(m)["effective_W"] = _BuiltOnce(m)
-        yield
-    finally:
-        for m in mine:
-            vars(m).pop("effective_W", None)
-
-
-def reg_error_terms(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The modules at or below `module` whose `reg_error()` counts, by dotted name, each object once.
-
-    A module that defines `reg_error` is taken whole and not entered, unless its class is marked `looked_through = True`
-    (slimgraph's own containers); a map that keeps its promise by construction has none to give and is left out.
-
-    >>> reg_error_terms(nn.Sequential(maps['orthogonal'](3, 3), maps['softSVD'](3, 3)))
-    [('1', SVDLinear(3, 3, bias=False, sigma_min=0.1, sigma_max=1.0))]
-    """
-    terms: list[tuple[str, nn.Module]] = []
-    seen: set[nn.Module] = set()
-
-    def walk(name: str, m: nn.Module) -> None:
-        if m in seen:
-            return
-        seen.add(m)
-        reg_error = getattr(type(m), "reg_error", None)
-        # A map made of maps that says nothing of its own is looked through: its parts may have something to say.
-        if reg_error not in (None, LinearBase.reg_error) and not getattr(m, "looked_through", False):
-            terms.append((name, m))
-            return
-        for child_name, child in m.named_children():
-            walk(f"{name}.{child_name}" if name else child_name, child)
-
-    walk("", module)
-    return terms
-
-
-def total_reg_error(module: nn.Module) -> Tensor | None:
-    """The sum of `reg_error()` over `reg_error_terms(module)`, a 0-dim tensor; None when there is no term."""
-    errors = [torch.as_tensor(term.reg_error()).sum() for _, term in reg_error_terms(module)]  # pyright: ignore
-    return sum(errors[1:], errors[0]) if errors else None

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from slimgraph.errors import OptionError
+from slimgraph.errors import DtypeError, OptionError
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -55,9 +55,7 @@ def between_inverse(value: Tensor, low: float, high: float) -> Tensor:
     return torch.logit((value - low) / (high - low), eps=edge)
 
 
-def check_number(
-    owner: object, word: str, value: float, floor: float = -math.inf, *, above: float = -math.inf
-) -> float:
+def check_number(owner: object, word: str, value: float, floor: float = -math.inf, above: float = -math.inf) -> float:
     """The option `word` as a float; raises `OptionError` unless it is finite, >= `floor` and > `above`."""
     name = type(owner).__name__
     if not isinstance(value, int | float) or isinstance(value, bool):
@@ -93,6 +91,26 @@ def above_zero(values: Tensor) -> Tensor:
     # Where a row of one factor and a column of the other are zero, neither has a gradient.
     scale = values.max()
     return values.clamp(min=torch.finfo(values.dtype).eps * float(scale if scale > 0 else 1))
+
+
+def check_real(where: str, value: Any, word: str) -> Tensor:
+    """`value`, a tensor of real floating-point numbers; raises `DtypeError` for anything else."""
+    if not isinstance(value, Tensor):
+        name = type(value).__name__
+        raise DtypeError(f"{where} needs its {word} as a tensor, got {name}; write torch.as_tensor(...)")
+    if not value.is_floating_point():
+        raise DtypeError(f"{where} needs a real floating-point {word}, got {value.dtype}")
+    return value
+
+
+def autograd_state() -> tuple[object, object]:
+    """Which hooks on saved tensors are open and which backward pass is running: checkpointing changes one of them."""
+    if torch.compiler.is_compiling():
+        return None, None
+    # Before torch 2.8 the hooks could not be asked for.
+    autograd: Any = vars(torch._C)["_autograd"]
+    hooks = getattr(autograd, "_top_saved_tensors_default_hooks", lambda ignore_tracing: None)
+    return hooks(False), torch._C._current_graph_task_id()
 
 
 def under_autocast(device: torch.device) -> bool:

@@ -1,0 +1,66 @@
+"""The pages about the maps: the table is the registry's own, the lines of code run."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from slimgraph import slim
+from tests.helpers import keys
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def generator():
+    """docs/make_maps.py, which is no part of the package."""
+    spec = importlib.util.spec_from_file_location("make_maps", DOCS / "make_maps.py")
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+def test_the_table_of_maps_is_what_the_registry_says():
+    made = generator()
+    costs = json.loads(made.COSTS.read_text())
+    assert made.PAGE.read_text() == made.page(costs), "docs/maps.md is stale: run scripts/docs page"
+
+
+@pytest.mark.parametrize("key", keys())
+def test_every_map_has_a_row_with_figures_and_a_picture(key: str):
+    made = generator()
+    picture = made.PICTURES / f"{key}.svg"
+    assert 2_000 < picture.stat().st_size < 30_000
+    assert f"| `{key}`" in made.PAGE.read_text()
+    assert set(json.loads(made.COSTS.read_text())["maps"][key]) == {"W", "step"}
+
+
+def lines_of_code() -> list[str]:
+    """The code in the last cell of each row of docs/which-map.md."""
+    return re.findall(r"^\|.*\| `([^`]+)` \|$", (DOCS / "which-map.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", lines_of_code())
+def test_every_line_of_the_page_of_needs_makes_a_map_that_keeps_its_promise(line: str):
+    made = eval(line, {"slim": slim, "n": 8, "m": 6, "W": torch.randn(8, 8)})
+    assert isinstance(made, slim.LinearBase)
+    assert made(torch.ones(2, made.in_features)).shape == (2, made.out_features)
+    assert made.contains(made.effective_W())
+
+
+def test_the_page_of_needs_names_every_map():
+    page = (DOCS / "which-map.md").read_text()
+    named = set(re.findall(r"^\|[^|]*\| (\w+) \|", page, re.MULTILINE))
+    # A second name of a need that another line serves better.
+    assert set(keys()) - named <= {"symmetric_SVD"}
+    assert len(lines_of_code()) > 40
+
+
+def test_the_code_of_the_table_of_maps_runs(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "maps.md").read_text(), re.DOTALL)
+    exec(code, {})
+    assert capsys.readouterr().out == "('OrthogonalLinear',)\n('SpectralLinear',)\nFalse\n"
