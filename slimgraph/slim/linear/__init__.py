@@ -18,7 +18,8 @@ from slimgraph.slim.linear.base import (
 from slimgraph.slim.linear.dense import IdentityInitLinear, IdentityLinear, Linear, NonNegativeLinear
 from slimgraph.slim.linear.householder import Hprod
 from slimgraph.slim.linear.orthogonal import OrthogonalLinear
-from slimgraph.slim.linear.spectral import SpectralLinear, SVDLinear
+from slimgraph.slim.linear.spectral import SpectralLinear, SVDLinear, SymmetricSpectralLinear
+from slimgraph.slim.linear.stiefel import StiefelLinear
 from slimgraph.slim.linear.stochastic import LeftStochasticLinear, PerronFrobeniusLinear, RightStochasticLinear
 from slimgraph.slim.linear.symmetry import DampedSkewSymmetricLinear, SkewSymmetricLinear, SymmetricLinear
 
@@ -39,7 +40,9 @@ __all__ = [
     "SkewSymmetricLinear",
     "SpectralLinear",
     "SquareLinear",
+    "StiefelLinear",
     "SymmetricLinear",
+    "SymmetricSpectralLinear",
     "get_map",
     "maps",
     "materialized",
