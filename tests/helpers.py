@@ -19,6 +19,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "damp_skew_symmetric": [{"sigma_min": -1.0, "sigma_max": 2.0}],
     "orthogonal": [{"n_reflectors": 1}, {"det": 1}, {"det": -1}],
     "spectral": [{"n_U_reflectors": 1}, {"n_V_reflectors": 1, "sigma_min": 0.0, "sigma_max": 3.0}],
+    "symmetric_spectral": [{"n_reflectors": 1}, {"sigma_min": -3.0, "sigma_max": 0.0}],
     "softSVD": [{"sigma_min": 0.5, "sigma_max": 0.6}],
     "schur": [{"l2": 0.0}],
     "gershgorin": [{"real": False}, {"sigma_min": -2.0, "sigma_max": -0.5}, {"sigma_min": -1.0, "real": False}],

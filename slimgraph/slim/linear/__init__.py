@@ -25,9 +25,10 @@ from slimgraph.slim.linear.monarch import MonarchLinear
 from slimgraph.slim.linear.norms import BoundedNormLinear, PowerBoundLinear
 from slimgraph.slim.linear.orthogonal import OrthogonalLinear
 from slimgraph.slim.linear.sinkhorn import DoublyStochasticLinear
-from slimgraph.slim.linear.spectral import SpectralLinear
+from slimgraph.slim.linear.spectral import SpectralLinear, SymmetricSpectralLinear
 from slimgraph.slim.linear.split import SplitLinear, StableSplitLinear
 from slimgraph.slim.linear.stable import HurwitzLinear, SchurStableLinear
+from slimgraph.slim.linear.stiefel import StiefelLinear
 from slimgraph.slim.linear.stochastic import LeftStochasticLinear, PerronFrobeniusLinear, RightStochasticLinear
 from slimgraph.slim.linear.svd import SVDLinear, SVDLinearLearnBounds, SymmetricSVDLinear
 from slimgraph.slim.linear.symmetry import DampedSkewSymmetricLinear, PSDLinear, SkewSymmetricLinear, SymmetricLinear
@@ -71,9 +72,11 @@ __all__ = [
     "SplitLinear",
     "SquareLinear",
     "StableSplitLinear",
+    "StiefelLinear",
     "SumLinear",
     "SymmetricLinear",
     "SymmetricSVDLinear",
+    "SymmetricSpectralLinear",
     "SymplecticLinear",
     "ToeplitzLinear",
     "TrivialNullSpaceLinear",

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from slimgraph.errors import OptionError
 from slimgraph.slim.linear.base import LinearBase
-from slimgraph.slim.linear.functions import full_precision
-from slimgraph.slim.linear.householder import at_least_single
+from slimgraph.slim.linear.functions import at_least_single, full_precision
 from slimgraph.slim.linear.monarch import have_rank, normalised, pays, two_products
 from slimgraph.slim.linear.registry import register
 

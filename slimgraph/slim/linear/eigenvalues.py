@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from slimgraph.errors import OptionError, ShapeError
 from slimgraph.slim.linear.base import SquareLinear
 from slimgraph.slim.linear.functions import (
+    at_least_single,
     between,
     check_bounds,
     check_even,
@@ -17,7 +18,7 @@ from slimgraph.slim.linear.functions import (
     full_precision,
     upper_triangle,
 )
-from slimgraph.slim.linear.householder import at_least_single, reflect
+from slimgraph.slim.linear.householder import reflect
 from slimgraph.slim.linear.orthogonal import random_sign
 from slimgraph.slim.linear.registry import register
 from slimgraph.slim.linear.symmetry import largest

@@ -12,8 +12,7 @@ from torch import Tensor
 from slimgraph.errors import OptionError
 from slimgraph.slim.linear.base import SquareLinear
 from slimgraph.slim.linear.dense import Linear
-from slimgraph.slim.linear.functions import check_bounds, check_number, full_precision
-from slimgraph.slim.linear.householder import at_least_single
+from slimgraph.slim.linear.functions import at_least_single, check_bounds, check_number, full_precision
 from slimgraph.slim.linear.registry import register
 from slimgraph.slim.linear.stochastic import project_rows
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from slimgraph.slim.linear.base import SquareLinear
-from slimgraph.slim.linear.functions import check_number, full_precision, upper_triangle
-from slimgraph.slim.linear.householder import at_least_single, reflect
+from slimgraph.slim.linear.functions import at_least_single, check_number, full_precision, upper_triangle
+from slimgraph.slim.linear.householder import reflect
 from slimgraph.slim.linear.registry import register
 
 ROUNDING = 2.0**-20

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -10,8 +10,14 @@ from torch import Tensor, nn
 
 from slimgraph.slim.linear.base import LinearBase, SquareLinear
 from slimgraph.slim.linear.factored import FactoredLinear
-from slimgraph.slim.linear.functions import between, between_inverse, check_bounds, full_precision, symmetric_part
-from slimgraph.slim.linear.householder import at_least_single
+from slimgraph.slim.linear.functions import (
+    at_least_single,
+    between,
+    between_inverse,
+    check_bounds,
+    full_precision,
+    symmetric_part,
+)
 from slimgraph.slim.linear.registry import register
 
 
@@ -23,13 +29,16 @@ class BoundedSigma(LinearBase):
     relative to sigma_max.
     """
 
+    floor: ClassVar[float] = 0.0
+    """The least bound that is allowed."""
+
     # Floats here, but a subclass may learn them.
     sigma_min: Any
     sigma_max: Any
 
     def __init__(self, insize: int, outsize: int, bias: bool, sigma_min: float, sigma_max: float):
         super().__init__(insize, outsize, bias, provide_weights=False)
-        self._set_bounds(*check_bounds(self, sigma_min, sigma_max, floor=0.0))
+        self._set_bounds(*check_bounds(self, sigma_min, sigma_max, floor=self.floor))
         self.p = nn.Parameter(0.1 * torch.randn(min(insize, outsize)))
 
     def _set_bounds(self, low: float, high: float) -> None:
