@@ -65,6 +65,17 @@ against_dense("gershgorin", 256, 3.0)
 against_dense("schur", 256, 10.0)
 against_dense("hurwitz", 256, 12.0)
 against_dense("schur_stable", 256, 16.0)
+for key in ("psd", "softSVD", "learnSVD", "symmetric_SVD"):
+    against_dense(key, 256, 3.5)
+for key in ("bounded_Lp_norm", "Power_bound", "trivial_nullspace"):
+    against_dense(key, 256, 1.5)
+against_dense("low_rank", 256, 0.8)
+
+
+@row("Power_bound n=256, reg_error / eigenvalues and their gradient", at_most=2.5)
+def _() -> tuple[Work, Work]:
+    m = slim.PowerBoundLinear(256, 256, max_p=0.1)
+    return (lambda: m.reg_error().backward()), (lambda: m.eig(eigenvectors=False).abs().max().backward())
 
 
 @row("orthogonal n=256 batch=256 / loop over reflectors", at_most=1 / 25)

@@ -19,6 +19,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "damp_skew_symmetric": [{"sigma_min": -1.0, "sigma_max": 2.0}],
     "orthogonal": [{"n_reflectors": 1}, {"det": 1}, {"det": -1}],
     "spectral": [{"n_U_reflectors": 1}, {"n_V_reflectors": 1, "sigma_min": 0.0, "sigma_max": 3.0}],
+    "symmetric_spectral": [{"n_reflectors": 1}, {"sigma_min": -3.0, "sigma_max": 0.0}],
     "softSVD": [{"sigma_min": 0.5, "sigma_max": 0.6}],
     "schur": [{"l2": 0.0}],
     "gershgorin": [{"real": False}, {"sigma_min": -2.0, "sigma_max": -0.5}, {"sigma_min": -1.0, "real": False}],
@@ -28,6 +29,18 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "l0": [{"weight_decay": 0.0, "droprate_init": 0.2, "temperature": 0.1, "lamda": 0.0}, {"temperature": 5.0}],
     "lasso": [{"gamma": 0.0}],
     "doubly_stochastic": [{"n_iters": 1}],
+    "learnSVD": [{"sigma_min": 0.0, "sigma_max": 3.0}],
+    "symmetric_SVD": [{"sigma_min": 0.5, "sigma_max": 0.6}],
+    "bounded_Lp_norm": [{"p": p} for p in (1, float("inf"), "fro", "nuc")] + [{"sigma_min": 2.0, "sigma_max": 3.0}],
+    "Power_bound": [{"max_p": 0.3, "pwr_iters": 1}],
+    "trivial_nullspace": [{"rank": 1, "epsilon": 2.0}],
+    "low_rank": [{"rank": 1}],
+    "butterfly": [
+        {"tied_weight": False, "increasing_stride": False},
+        {"complex": True},
+        {"complex": True, "tied_weight": False, "increasing_stride": False, "ortho_init": True},
+    ],
+    "monarch": [{"nblocks": 1}],
 }
 
 # The maps whose promise is kept by driving reg_error to zero, not by construction.
@@ -38,6 +51,14 @@ RANDOM_IN_TRAINING = {"l0"}
 
 # The maps whose gradient is meant to differ from the slope where a parameter is negative.
 FOR_POSITIVE_PARAMETERS = {"lasso"}
+# The maps of which the norm or the spectral radius of free weights is bounded: reg_error is 0 wherever that holds.
+FREE_WEIGHTS = {"bounded_Lp_norm", "Power_bound"}
+
+# A bias would break the promise, and is refused.
+WITHOUT_BIAS = {"trivial_nullspace"}
+
+# The maps whose from_dense documents another choice than the nearest matrix.
+NOT_NEAREST = {"Power_bound"}
 
 # Parameters that cannot move W at some sizes: a distribution over one place, and bounds that leave no room.
 WITHOUT_FREEDOM = {
@@ -57,6 +78,12 @@ WITHOUT_FREEDOM = {
     "doubly_stochastic": lambda case, name: case.insize == 1 and name == "weight",
 }
 
+# Maps that reach every matrix of some sizes, where there is nothing to refuse.
+REACHES_EVERYTHING = {
+    "butterfly": lambda case: case.options.get("complex", False) and case.insize <= 4,
+    "monarch": lambda case: case.options.get("nblocks") == 1,
+}
+
 
 @dataclass(frozen=True)
 class Case:
@@ -74,12 +101,23 @@ class Case:
         made = slim.maps[self.key](self.insize, self.outsize, bias=self.bias, **self.options)
         return made.to(self.dtype).train(self.key not in RANDOM_IN_TRAINING)
 
+    def elsewhere(self, size: float = 0.3) -> slim.LinearBase:
+        """A map moved at random to where its gradient is meant to be the slope."""
+        m = perturb(self.make(), size)
+        if self.key in FOR_POSITIVE_PARAMETERS:
+            m.load_state_dict({name: value.abs() for name, value in m.state_dict().items()})
+        return m
+
     def input(self, *leading: int) -> torch.Tensor:
         return torch.randn(*leading, self.insize, dtype=self.dtype)
 
     def is_free(self, name: str) -> bool:
         """Whether the parameter `name` can move W at this size."""
         return not WITHOUT_FREEDOM.get(self.key, lambda *_: False)(self, name)
+
+    def reaches_everything(self) -> bool:
+        """Whether every matrix of this size is a member."""
+        return REACHES_EVERYTHING.get(self.key, lambda _: False)(self)
 
     def __str__(self) -> str:
         words = [self.key, f"{self.insize}x{self.outsize}", *(f"{k}={v}" for k, v in self.options.items())]
@@ -125,7 +163,7 @@ def cases(
         for key in keys()
         for chosen in [{}, *(OPTIONS.get(key, []) if options else [])]
         for size in fitted(key, sizes)
-        for bias in biases
+        for bias in ((False,) if key in WITHOUT_BIAS else biases)
         for dtype in dtypes
     ]
     return pytest.mark.parametrize("case", every, ids=str)

@@ -106,3 +106,52 @@ def test_the_twin_house_reaches_its_accuracy(house):
         error = scale.std_0 * (problem.step(test)["y"] - test["T"])[0, 1:]
     assert error.abs().mean() <= 0.40
     assert all(constraint.satisfied == 1.0 for constraint in problem.report(test).constraints)
+
+
+@pytest.fixture
+def transforms(monkeypatch):
+    """The module of the butterfly example."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import butterfly_transforms
+
+    return butterfly_transforms
+
+
+def test_the_transforms_run_from_any_folder_and_leave_their_picture(tmp_path):
+    done = run("butterfly_transforms.py", "--quick", "--out", tmp_path / "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    picture = tmp_path / "out" / "butterfly_transforms.png"
+    assert str(picture) in done.stdout and picture.stat().st_size > 20_000
+    for word in ("DFT", "Hadamard", "DCT", "RMSE"):
+        assert word in done.stdout
+    assert "100%" in done.stderr
+
+
+def test_the_exact_transforms_are_those_of_scipy(transforms):
+    import numpy as np
+    import scipy.fft
+    import scipy.linalg
+
+    x, n = np.random.default_rng(0).standard_normal(16), 16
+    backwards = [int(f"{i:04b}"[::-1], 2) for i in range(n)]
+    even_odd = np.concatenate([x[0::2], x[1::2][::-1]])
+    assert np.allclose(x[backwards] @ transforms.exact("DFT", n).numpy(), scipy.fft.fft(x, norm="ortho"))
+    assert np.allclose(even_odd[backwards] @ transforms.exact("DCT", n).numpy(), scipy.fft.dct(x, norm="ortho"))
+    assert np.allclose(transforms.exact("Hadamard", n).numpy(), scipy.linalg.hadamard(n) / 4)
+
+
+@pytest.mark.parametrize("name", ["DFT", "Hadamard", "DCT"])
+def test_a_small_transform_is_learnt(transforms, name):
+    m, W, A, errors = transforms.learn(name, 8)
+    assert (W - A).abs().square().mean().sqrt() == errors[-1] < 1e-5 < errors[0]
+    assert m.contains(m.effective_W())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [8, 16, 32, 64])
+@pytest.mark.parametrize("name", ["DFT", "Hadamard", "DCT"])
+def test_every_transform_is_learnt_from_three_seeds(transforms, name, n):
+    assert all(transforms.learn(name, n, seed)[-1][-1] < 1e-4 for seed in range(3))
+    # With n/2 blocks for each factor the real part alone leaves the DCT too many ways to go astray.
+    if name != "DCT":
+        assert transforms.learn(name, n, tied_weight=False)[-1][-1] < 1e-4

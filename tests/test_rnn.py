@@ -12,7 +12,7 @@ from torch import nn
 
 from slimgraph import slim
 from slimgraph.errors import OptionError, ShapeError, UnknownOptionError
-from tests.helpers import close, fitted, keys, legal, perturb
+from tests.helpers import WITHOUT_BIAS, close, fitted, keys, legal, perturb
 
 T, B, N, H = 7, 4, 3, 5
 
@@ -46,7 +46,7 @@ def by_hand(rnn: slim.RNN, x: torch.Tensor, nonlin=F.gelu) -> tuple[torch.Tensor
 @pytest.mark.parametrize("hidden_map", keys())
 def test_values_and_gradients_equal_the_loop_written_by_hand(hidden_map: str):
     ((hidden, _),) = fitted(hidden_map, [(H, H)])
-    rnn, x = make(hidden_map=hidden_map, hidden=hidden, bias=True).eval(), sequence()
+    rnn, x = make(hidden_map=hidden_map, hidden=hidden, bias=hidden_map not in WITHOUT_BIAS).eval(), sequence()
     (ours, last), (hand, hand_last) = rnn(x), by_hand(rnn, x)
     assert close(ours, hand) and close(last, hand_last)
     weights = torch.randn_like(hand)

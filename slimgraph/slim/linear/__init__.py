@@ -13,25 +13,33 @@ from slimgraph.slim.linear.base import (
     square_maps,
     tall_maps,
 )
+from slimgraph.slim.linear.butterfly import ButterflyLinear
 from slimgraph.slim.linear.composition import BlockDiagonal, ProductLinear, SumLinear
 from slimgraph.slim.linear.dense import IdentityInitLinear, IdentityLinear, Linear, NonNegativeLinear
 from slimgraph.slim.linear.eigenvalues import GershgorinLinear, SchurDecompositionLinear
+from slimgraph.slim.linear.factored import LowRankLinear, TrivialNullSpaceLinear
 from slimgraph.slim.linear.householder import Hprod
 from slimgraph.slim.linear.l0 import L0Linear
 from slimgraph.slim.linear.lasso import LassoLinear, LassoLinearRELU, project_
+from slimgraph.slim.linear.monarch import MonarchLinear
+from slimgraph.slim.linear.norms import BoundedNormLinear, PowerBoundLinear
 from slimgraph.slim.linear.orthogonal import OrthogonalLinear
 from slimgraph.slim.linear.sinkhorn import DoublyStochasticLinear
-from slimgraph.slim.linear.spectral import SpectralLinear
+from slimgraph.slim.linear.spectral import SpectralLinear, SymmetricSpectralLinear
 from slimgraph.slim.linear.split import SplitLinear, StableSplitLinear
 from slimgraph.slim.linear.stable import HurwitzLinear, SchurStableLinear
+from slimgraph.slim.linear.stiefel import StiefelLinear
 from slimgraph.slim.linear.stochastic import LeftStochasticLinear, PerronFrobeniusLinear, RightStochasticLinear
-from slimgraph.slim.linear.svd import SVDLinear
-from slimgraph.slim.linear.symmetry import DampedSkewSymmetricLinear, SkewSymmetricLinear, SymmetricLinear
+from slimgraph.slim.linear.svd import SVDLinear, SVDLinearLearnBounds, SymmetricSVDLinear
+from slimgraph.slim.linear.symmetry import DampedSkewSymmetricLinear, PSDLinear, SkewSymmetricLinear, SymmetricLinear
 from slimgraph.slim.linear.symplectic import SymplecticLinear
+from slimgraph.slim.linear.toeplitz import ToeplitzLinear
 from slimgraph.slim.linear.walks import materialized, reg_error_terms, total_reg_error
 
 __all__ = [
     "BlockDiagonal",
+    "BoundedNormLinear",
+    "ButterflyLinear",
     "DampedSkewSymmetricLinear",
     "DoublyStochasticLinear",
     "GershgorinLinear",
@@ -46,12 +54,17 @@ __all__ = [
     "LeftStochasticLinear",
     "Linear",
     "LinearBase",
+    "LowRankLinear",
+    "MonarchLinear",
     "NonNegativeLinear",
     "OrthogonalLinear",
+    "PSDLinear",
     "PerronFrobeniusLinear",
+    "PowerBoundLinear",
     "ProductLinear",
     "RightStochasticLinear",
     "SVDLinear",
+    "SVDLinearLearnBounds",
     "SchurDecompositionLinear",
     "SchurStableLinear",
     "SkewSymmetricLinear",
@@ -59,9 +72,14 @@ __all__ = [
     "SplitLinear",
     "SquareLinear",
     "StableSplitLinear",
+    "StiefelLinear",
     "SumLinear",
     "SymmetricLinear",
+    "SymmetricSVDLinear",
+    "SymmetricSpectralLinear",
     "SymplecticLinear",
+    "ToeplitzLinear",
+    "TrivialNullSpaceLinear",
     "even_maps",
     "get_map",
     "maps",

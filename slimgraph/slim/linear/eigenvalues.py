@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from slimgraph.errors import OptionError, ShapeError
 from slimgraph.slim.linear.base import SquareLinear
 from slimgraph.slim.linear.functions import (
+    at_least_single,
     between,
     check_bounds,
     check_even,
@@ -17,7 +18,7 @@ from slimgraph.slim.linear.functions import (
     full_precision,
     upper_triangle,
 )
-from slimgraph.slim.linear.householder import at_least_single, reflect
+from slimgraph.slim.linear.householder import reflect
 from slimgraph.slim.linear.orthogonal import random_sign
 from slimgraph.slim.linear.registry import register
 from slimgraph.slim.linear.symmetry import largest
@@ -34,7 +35,7 @@ class SchurDecompositionLinear(SquareLinear):
     `contains`: the complex eigenvalues of any real matrix are conjugate; the real ones come in equal pairs, or would
     after a change of W within rounding, which splits them by far more.
 
-    Raises `OptionError` for an odd size or a negative l2.
+    Raises `OptionError` for an odd size or a negative l2. The reference builds no matrix without a bias.
     Source: Kerg et al. 2019, Non-normal recurrent neural network (nnRNN), NeurIPS, arXiv:1905.12080.
 
     >>> W = SchurDecompositionLinear(4, 4)
@@ -105,7 +106,7 @@ class GershgorinLinear(SquareLinear):
     `(n(n-1)/2,)` with `real`: then M is symmetric, an entry takes the smaller of its two rows' scales, and W is
     symmetric with eigenvalues in [sigma_min, sigma_max].
 
-    Raises `OptionError` for bounds out of order or a `real` that is no bool.
+    Raises `OptionError` for bounds out of order or a `real` that is no bool. The reference has nothing to train.
     Source: Gershgorin circle theorem; arXiv:2011.13492.
 
     >>> values = torch.linalg.eigvalsh(GershgorinLinear(5, 5, sigma_min=-0.5, sigma_max=0.5).effective_W())

@@ -79,6 +79,25 @@ def check_bounds(owner: object, sigma_min: float, sigma_max: float, floor: float
     return low, high
 
 
+def at_least_single(x: Tensor) -> Tensor:
+    """`x` in float32 or better: LAPACK has nothing in half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def symmetric_part(M: Tensor) -> Tensor:
+    """(M + M^T)/2, symmetric to the last bit; M: `(n, n)`."""
+    # Halves first: a sum of large entries would overflow.
+    half = M / 2
+    return half + half.mT
+
+
+def above_zero(values: Tensor) -> Tensor:
+    """`values` >= 0 moved up to rounding of the largest, so that a factor built from their roots can be trained."""
+    # Where a row of one factor and a column of the other are zero, neither has a gradient.
+    scale = values.max()
+    return values.clamp(min=torch.finfo(values.dtype).eps * float(scale if scale > 0 else 1))
+
+
 def check_real(where: str, value: Any, word: str) -> Tensor:
     """`value`, a tensor of real floating-point numbers; raises `DtypeError` for anything else."""
     if not isinstance(value, Tensor):
@@ -101,6 +120,9 @@ def autograd_state() -> tuple[object, object]:
 
 def under_autocast(device: torch.device) -> bool:
     """Whether autocast is on for tensors of this device; some devices (meta) have none."""
+    # The first question is asked at every call of a map, and is the cheapest.
+    if not torch._C._is_any_autocast_enabled():
+        return False
     return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
 
 
@@ -113,7 +135,7 @@ def full_precision(build: Method) -> Method:
 
     @functools.wraps(build)
     def exact(owner: Any, *args: Any, **options: Any) -> Any:
-        if not under_autocast(owner.device):
+        if not torch._C._is_any_autocast_enabled() or not under_autocast(owner.device):
             return build(owner, *args, **options)
         with torch.autocast(owner.device.type, enabled=False):
             return build(owner, *args, **options)

@@ -1,27 +1,40 @@
 """Products of Householder reflections in blocked compact WY form, and the reflections of a given orthogonal matrix.
 
 Reflections H_i = I - 2 u_i u_i^T / |u_i|^2 stand in the rows of an upper-triangular array `U`, so row i reflects the
-last n - i entries. For the rows V of one block, each scaled to the length sqrt 2,
+last n - i entries. For the rows V of one block
 
-    H_1 H_2 ... H_m = I - V^T T V,   T = (I + striu(V V^T))^-1,
+    H_1 H_2 ... H_m = I - Y^T V,   Y = T^T V,   T = (striu(V V^T) + diag(V V^T) / 2)^-1,
 
 so a block costs two matrix products. Each block starts further right than the one before, so that all n reflections
 together cost little more than one dense product. The one-entry reflection has no free vector: it is a fixed `sign`.
 Source: Schreiber and Van Loan 1989, A storage-efficient WY representation for products of Householder transformations.
+
+The gradient is short because row i of Y is A u_i, up to its length, with A = H_1 ... H_{i-1}, and because only the skew
+part of (gradient of Q) Q^T can turn an orthogonal Q: with K the gradient times Q^T, minus its transpose, it is A^T K A
+u_i for row i, so for all rows at once
+
+    dV = Z - striu(Y Z^T)^T V,   Z = Y K^T.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from slimgraph.errors import OptionError, ShapeError
+from slimgraph.slim.linear.functions import under_autocast
 
 BLOCK = 32
-"""Reflections per block; of 16 to 256 the best for n from 64 to 512 on a CPU."""
+"""Reflections per block; of 16 to 256 the best for n from 128 to 512 on a CPU."""
+
+ONE_BLOCK = 64
+"""Up to this n one block takes all reflections: calls cost more there than what is multiplied in vain."""
 
 
 def reflect(x: Tensor, U: Tensor, sign: Tensor) -> Tensor:
@@ -32,97 +45,188 @@ def reflect(x: Tensor, U: Tensor, sign: Tensor) -> Tensor:
     """
     if x.shape[-1:] != U.shape[1:]:
         raise ShapeError(f"{U.shape[1]}-entry reflections need a last axis of that size, got shape {tuple(x.shape)}")
-    args = at_least_single(x).reshape(-1, x.shape[-1]), at_least_single(U), sign
-    # Compilers and torch.func differentiate the plain operations themselves.
-    plain = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    y = in_blocks(*args)[0] if plain else _Reflect.apply(*args)
-    return y.reshape(x.shape).to(x.dtype)
+    if U.dtype.itemsize < 4:
+        # LAPACK has no triangular solve in half precision.
+        return reflect(x.float(), U.float(), sign.float()).to(x.dtype)
+    return in_blocks(x, U, sign) if differentiated_outside() else _Reflect.apply(x, U, sign)
 
 
-def at_least_single(x: Tensor) -> Tensor:
-    """`x` in float32 or better: LAPACK has no triangular solve in half precision."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+def product(U: Tensor, sign: Tensor) -> Tensor:
+    """`H_0 H_1 ... H_{k-1} diag(1, ..., 1, sign)`, `(n, n)`; U: `(k, n)` with k < n, sign: `(1,)`.
 
-
-def unit_rows(U: Tensor) -> tuple[Tensor, Tensor]:
-    """The upper triangle of `U` `(k, n)` with each row scaled to the length sqrt 2, and the scale `(k, 1)`."""
-    U = U.triu()
-    with torch.no_grad():
-        # Below sqrt(tiny) the squares underflow: the row counts as zero and is moved onto its diagonal entry. The graph
-        # does not see this, so the gradient still says in which direction to leave zero.
-        zero = torch.linalg.vector_norm(U, dim=1) < math.sqrt(torch.finfo(U.dtype).tiny)
-        U.diagonal().add_(zero)
-    scale = math.sqrt(2) / torch.linalg.vector_norm(U, dim=1, keepdim=True)
-    return U * scale, scale
-
-
-def in_blocks(x: Tensor, U: Tensor, sign: Tensor, y: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
-    """`reflect` of x `(rows, n)` in plain operations; also the scaled rows, their scale and what each block used.
-
-    A `y` that starts as a copy of x takes the result, for a caller who differentiates by hand: there is less to copy.
+    Up to n = `ONE_BLOCK` also of several arrays at once; U: `(b, k, n)`, sign: `(b, 1)`, result: `(b, n, n)`.
     """
-    V, scale = unit_rows(U)
-    minus_eye = -torch.eye(BLOCK, dtype=V.dtype, device=V.device)
-    done, used = [], [V, scale]
-    # An array without rows (n = 1) gives one empty block, so that it stays in the graph.
-    for i, rows in enumerate(V.split(BLOCK)):
-        # What stands left of a block's first column is zero, and those entries of x are finished.
-        rows = rows[:, i * BLOCK :]
-        m = len(rows)
-        # The solver reads the strict upper triangle alone and takes the diagonal as ones.
-        gram = rows @ rows.mT
-        T = torch.linalg.solve_triangular(gram, minus_eye[:m, :m], upper=True, unitriangular=True, left=False)
-        projected, TV = x @ rows.mT, T @ rows
-        used += [x, projected, rows, T, TV]
-        if y is None:
-            first, x = torch.addmm(x, projected, TV).split([m, rows.shape[1] - m], dim=1)
-            done.append(first)
-        else:
-            x = y[:, i * BLOCK :].addmm_(projected, TV)[:, m:].clone()
-    if y is None:
-        return torch.cat([*done, x[:, :-1], x[:, -1:] * sign], dim=1), used
-    y[:, -1:] *= sign
-    return y, used
+    if U.dtype.itemsize < 4:
+        return product(U.float(), sign.float()).to(U.dtype)
+    if U.shape[-1] > ONE_BLOCK:
+        return reflect(torch.eye(U.shape[-1], dtype=U.dtype, device=U.device), U, sign)
+    return in_one_block(U, sign) if differentiated_outside() else _Product.apply(U, sign)
+
+
+def differentiated_outside() -> bool:
+    """Whether a compiler, torch.func or forward-mode differentiation has to see the plain operations."""
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return True
+    return forward_ad._current_level >= 0
+
+
+def scaled_rows(U: Tensor) -> tuple[Tensor, Tensor]:
+    """The upper triangle of `U` `(..., k, n)`, each row over its largest entry; and these entries `(..., k, 1)`."""
+    V = U.triu()
+    with torch.no_grad():
+        largest = V.abs().amax(dim=-1, keepdim=True)
+        # Below sqrt(tiny) the gradient may overflow: the row counts as zero and is moved onto its diagonal entry. The
+        # graph does not see this, so the gradient still says in which direction to leave zero.
+        zero = largest < math.sqrt(torch.finfo(U.dtype).tiny)
+        V.diagonal(0, -2, -1).add_(zero.squeeze(-1))
+        largest.add_(zero)
+    # A reflection does not depend on the length of its row, so the graph may take the divisor as a constant.
+    return V / largest, largest
+
+
+def compact(U: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """V `(blocks, m, n)`, the scaled rows of `U` and rows of zeros below the last one; Y; T; and the divisors."""
+    V, largest = scaled_rows(U)
+    k, n = V.shape[-2:]
+    # Products of odd sizes are slow. An array without rows (n = 1) gives rows of zeros, so that it stays in the graph.
+    m = 16 * max(1, math.ceil(k / 16)) if n <= ONE_BLOCK else BLOCK
+    V = F.pad(V, (0, 0, 0, -k % m or m * (k == 0))).view(-1, m, n)
+    gram = torch.bmm(V, V.mT)
+    # The solver reads the upper triangle alone. A squared length is at least 1, that of a row of zeros 0.
+    gram.diagonal(0, 1, 2).mul_(0.5).clamp_min_(0.5)
+    T = torch.linalg.solve_triangular(gram, torch.eye(m, dtype=V.dtype, device=V.device), upper=True, left=False)
+    return V, torch.bmm(T.mT, V), T, largest
+
+
+def from_first_columns(blocks: Tensor) -> list[Tensor]:
+    """Each block without the columns left of its first one, where it is zero."""
+    m = blocks.shape[1]
+    return [rows[:, i * m :] if i else rows for i, rows in enumerate(blocks.unbind())]
+
+
+def in_blocks(x: Tensor, U: Tensor, sign: Tensor) -> Tensor:
+    """`reflect` in plain operations."""
+    V, Y, _, _ = compact(U)
+    rest, done = x.reshape(-1, x.shape[-1]), []
+    for v, y in zip(from_first_columns(V), from_first_columns(Y), strict=True):
+        # A block finishes as many entries of x as it has rows.
+        rest = torch.addmm(rest, rest @ y.mT, v, alpha=-1)
+        done.append(rest[:, : len(v)])
+        rest = rest[:, len(v) :]
+    return with_sign(torch.cat([*done, rest], dim=-1), sign).reshape(x.shape)
+
+
+def in_one_block(U: Tensor, sign: Tensor) -> Tensor:
+    """`product` in plain operations, up to n = `ONE_BLOCK`."""
+    V, Y, _, _ = compact(U)
+    Q = torch.eye(U.shape[-1], dtype=V.dtype, device=V.device) - Y.mT @ V
+    return with_sign(Q.reshape(*U.shape[:-2], *Q.shape[1:]), sign.unsqueeze(-1))
+
+
+def first_columns(U: Tensor, sign: Tensor, p: int) -> Tensor:
+    """The first `p` columns of `product`, `(n, p)`, at the price of so many; U: `(k, n)` with k <= p."""
+    if U.dtype.itemsize < 4:
+        return first_columns(U.float(), sign.float(), p).to(U.dtype)
+    V, Y, _, _ = compact(U)
+    n, m = U.shape[1], V.shape[1]
+    # From the last block to the first: each takes the identity and what the blocks after it have changed in it.
+    (v, y), *before = reversed(list(zip(from_first_columns(V), from_first_columns(Y), strict=True)))
+    change = -(y.mT @ v[:, : v.shape[1] - (n - p)])
+    for v, y in before:
+        moved = v[:, : v.shape[1] - (n - p)] + F.pad(v[:, m:] @ change, (m, 0))
+        change = F.pad(change, (m, 0, m, 0)) - y.mT @ moved
+    Q = torch.eye(n, p, dtype=V.dtype, device=V.device) + change
+    return with_sign(Q, sign) if p == n else Q
+
+
+def with_sign(y: Tensor, sign: Tensor) -> Tensor:
+    """`y @ diag(1, ..., 1, sign)`."""
+    return torch.cat([y[..., :-1], y[..., -1:] * sign], dim=-1)
+
+
+def gradients(ctx: Any, grad: Tensor, plain: Callable[..., Tensor], by_hand: Callable[..., Any]) -> tuple[Any, ...]:
+    """The gradients of `ctx.inputs` tensors, by hand, or through `plain` where somebody has to see the operations."""
+    inputs, kept = ctx.saved_tensors[: ctx.inputs], ctx.saved_tensors[ctx.inputs :]
+    again, inside = torch.is_grad_enabled(), torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
+    # The gradient of this gradient is wanted, or the gradients of many outputs at once.
+    if again or inside.is_batchedtensor(grad) or inside.is_legacy_batchedtensor(grad):
+        with torch.enable_grad():
+            wanted = [t for t in inputs if t.requires_grad]
+            found = iter(torch.autograd.grad(plain(*inputs), wanted, grad, create_graph=again))
+        return tuple(next(found) if t.requires_grad else None for t in inputs)
+    if not under_autocast(grad.device):
+        return by_hand(inputs, kept, grad)
+    # A backward pass may be called under autocast, which would round the factors.
+    with torch.autocast(grad.device.type, enabled=False):
+        return by_hand(inputs, kept, grad)
+
+
+def rows_gradient(Z: Tensor, V: Tensor, Y: Tensor, U: Tensor, largest: Tensor) -> Tensor:
+    """The gradient of `U` from Z, which is overwritten."""
+    dV = Z.baddbmm_(torch.bmm(Z, Y.mT).tril_(-1), V, alpha=-1)
+    return dV.view(*U.shape[:-2], -1, U.shape[-1]).narrow(-2, 0, U.shape[-2]).triu().div_(largest)
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, U: Tensor, sign: Tensor) -> Tensor:  # pyright: ignore
+        V, Y, _, largest = compact(U)
+        n = U.shape[-1]
+        Q = torch.baddbmm(torch.eye(n, dtype=V.dtype, device=V.device), Y.mT, V, alpha=-1)
+        Q.select(2, n - 1).mul_(sign.view(-1, 1))
+        ctx.inputs = 2
+        ctx.save_for_backward(U, sign, V, Y, largest, Q)
+        return Q.view(*U.shape[:-2], n, n)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:  # pyright: ignore
+        return gradients(ctx, grad, in_one_block, _product_by_hand)
+
+
+def _product_by_hand(inputs: Any, kept: Any, grad: Tensor) -> tuple[Any, ...]:
+    (U, _), (V, Y, largest, Q) = inputs, kept
+    K = torch.bmm(Q, grad.reshape(Q.shape).mT)
+    return rows_gradient(torch.bmm(Y, K - K.mT), V, Y, U, largest), None
 
 
 class _Reflect(torch.autograd.Function):
-    """`in_blocks` with its backward written out: a quarter faster than what autograd makes of the operations."""
-
     @staticmethod
     def forward(ctx: Any, x: Tensor, U: Tensor, sign: Tensor) -> Tensor:  # pyright: ignore
-        y, used = in_blocks(x, U, sign, x.clone(memory_format=torch.contiguous_format))
-        ctx.save_for_backward(x, U, sign, *used)
-        return y
+        V, Y, T, largest = compact(U)
+        block = x.reshape(-1, U.shape[1])
+        rest = result = block.clone(memory_format=torch.contiguous_format)
+        used: list[Tensor] = []
+        for v, y in zip(from_first_columns(V), from_first_columns(Y), strict=True):
+            if used:
+                rest = rest[:, V.shape[1] :]
+                block = rest.clone()
+            P = torch.mm(block, y.mT)
+            rest.addmm_(P, v, alpha=-1)
+            used += block, P
+        result.select(1, -1).mul_(sign)
+        ctx.inputs = 3
+        ctx.save_for_backward(x, U, sign, V, Y, T, largest, *used)
+        return result.view(x.shape)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
-        # A backward pass may be called under autocast, which would round the factors.
-        with torch.autocast(grad.device.type, enabled=False):
-            return _reflect_backward(ctx, grad)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:  # pyright: ignore
+        return gradients(ctx, grad, in_blocks, _reflect_by_hand)
 
 
-def _reflect_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    x, U, sign, V, scale, *used = ctx.saved_tensors
-    if torch.is_grad_enabled():
-        # Somebody wants the gradient of this gradient: the plain operations have one.
-        wanted = [t for t in (x, U) if t.requires_grad]
-        found = iter(torch.autograd.grad(in_blocks(x, U, sign)[0], wanted, grad, create_graph=True))
-        return *(next(found) if t.requires_grad else None for t in (x, U)), None
-    dx, dV = grad.clone(), torch.empty_like(V)
-    dx[:, -1:] *= sign
-    for i in reversed(range(len(used) // 5)):
-        x, projected, rows, T, TV = used[5 * i : 5 * i + 5]
-        dy, d_rows = dx[:, i * BLOCK :], dV[i * BLOCK : i * BLOCK + len(rows), i * BLOCK :]
-        # y = x + P (T V) with P = x V^T and T = -(I + N)^-1, N = striu(V V^T): so dN = T^T dT T^T. Its diagonal is
-        # kept, as if I were the half squared lengths: it takes away what only changes the length of a row, and
-        # that changes no reflection.
-        dP = dy @ TV.mT
-        torch.mm(T.mT, projected.mT @ dy, out=d_rows)
-        dN = d_rows @ TV.mT
-        d_rows.addmm_(dN.triu() + dN.triu(1).mT, rows).addmm_(dP.mT, x)
-        dy.addmm_(dP, rows)
-    # The blocks have filled the upper triangle; what lies below it was never set.
-    return dx, dV.triu_().mul_(scale), None
+def _reflect_by_hand(inputs: Any, kept: Any, grad: Tensor) -> tuple[Any, ...]:
+    (x, U, sign), (V, Y, T, largest, *used) = inputs, kept
+    dx = grad.reshape(-1, U.shape[1]).clone(memory_format=torch.contiguous_format)
+    dx.select(1, -1).mul_(sign)
+    Z, D = torch.zeros_like(V), torch.zeros_like(V)
+    parts = list(zip(*map(from_first_columns, (V, Y, Z, D)), used[::2], used[1::2], strict=True))
+    # Of one block, K = x^T dx - dx^T x with the gradient dx = dy Q^T, and Y dx^T = -T V dy^T.
+    for v, y, z, d, block, P in reversed(parts):
+        dy = dx[:, -v.shape[1] :]
+        dP = torch.mm(dy, v.mT)
+        dy.addmm_(dP, y, alpha=-1)
+        torch.mm(P.mT, dy, out=z)
+        torch.mm(dP.mT, block, out=d)
+    return dx.view(x.shape), rows_gradient(Z.baddbmm_(T, D).neg_(), V, Y, U, largest), None
 
 
 def Hprod(x: Tensor, u: Tensor, k: int) -> Tensor:
@@ -140,17 +244,17 @@ def Hprod(x: Tensor, u: Tensor, k: int) -> Tensor:
     if not 1 <= k <= n:
         raise OptionError(f"Hprod needs 1 <= k <= {n}, got k={k}")
     kept, moved = x.split([n - k, k], dim=-1)
-    v = unit_rows(at_least_single(u[n - k :]).unsqueeze(0))[0]
-    moved = at_least_single(moved)
-    return torch.cat([kept, (moved - (moved @ v.mT) * v).to(x.dtype)], dim=-1)
+    v, _ = scaled_rows(u[n - k :].to(torch.promote_types(u.dtype, torch.float32)).unsqueeze(0))
+    moved = moved.to(v)
+    return torch.cat([kept, (moved - (moved @ v.mT) * (2 / v.square().sum()) * v).to(x.dtype)], dim=-1)
 
 
 def reflections_of(Q: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """`(U, sign)` with `reflect(eye, U, sign) == Q` for an orthogonal `Q` `(n, n)` and U `(k, n)`.
+    """`(U, sign)` whose product has the first columns `Q` `(n, p)`, orthonormal; U: `(k, n)`.
 
-    Householder QR with the target +e_i in every column; k is n - 1, which reaches every Q.
+    Householder QR with the target +e_i in every column; k is min(p, n - 1), which reaches every Q.
     """
-    n = len(Q)
+    n, p = Q.shape
     rest, U = Q.double().clone(), Q.new_zeros(k, n, dtype=torch.float64)
     for i in range(k):
         x = rest[i:, i]
@@ -165,5 +269,5 @@ def reflections_of(Q: Tensor, k: int) -> tuple[Tensor, Tensor]:
         u /= torch.linalg.vector_norm(u)
         rest[i:] -= 2 * torch.outer(u, u @ rest[i:])
         U[i, i:] = u
-    sign = rest[-1, -1].sign().reshape(1)
+    sign = rest[-1, -1:].sign() if p == n else torch.ones_like(rest[-1, -1:])
     return U.to(Q), sign.to(Q)

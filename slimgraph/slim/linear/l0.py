@@ -47,10 +47,8 @@ class L0Linear(LinearBase):
         name = type(self).__name__
         self.weight_decay = check_number(self, "weight_decay", weight_decay, floor=0.0)
         self.lamda = check_number(self, "lamda", lamda, floor=0.0)
-        self.temperature = check_number(self, "temperature", temperature)
+        self.temperature = check_number(self, "temperature", temperature, above=0.0)
         self.droprate_init = check_number(self, "droprate_init", droprate_init)
-        if self.temperature <= 0:
-            raise OptionError(f"{name} needs temperature > 0, got temperature={temperature}")
         if not 0 < self.droprate_init < 1:
             raise OptionError(f"{name} needs 0 < droprate_init < 1, got droprate_init={droprate_init}")
         start = math.log(1 - self.droprate_init) - math.log(self.droprate_init)

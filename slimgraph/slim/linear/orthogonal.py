@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from slimgraph.errors import OptionError
 from slimgraph.slim.linear.base import LinearBase, SquareLinear
 from slimgraph.slim.linear.functions import full_precision, under_autocast
-from slimgraph.slim.linear.householder import BLOCK, reflect, reflections_of
+from slimgraph.slim.linear.householder import BLOCK, product, reflect, reflections_of
 from slimgraph.slim.linear.registry import register
 
 
@@ -21,7 +24,7 @@ def applies_factors(owner: LinearBase, x: Tensor, *arrays: Tensor) -> bool:
     if owner.is_materialized or under_autocast(x.device) or arrays[0].dtype.itemsize < 4:
         return False
     rows = x.numel() // owner.in_features
-    per_row = sum(2 * min(BLOCK, len(U) - i) * (U.shape[1] - i) for U in arrays for i in range(0, len(U), BLOCK))
+    per_row = sum(len(U) * (2 * U.shape[1] - len(U) + min(BLOCK, len(U))) for U in arrays)
     return rows * per_row < owner.in_features * (per_row + rows * owner.out_features)
 
 
@@ -34,6 +37,30 @@ def reflector_count(owner: object, word: str, count: int | None, size: int) -> i
     return min(int(count), size - 1)
 
 
+def register_sign(owner: LinearBase, name: str, sign: Tensor, needed: int | None = None) -> None:
+    """Give `owner` the buffer `name` `(1,)`; `load_state_dict` refuses what is no sign, or not the `needed` one."""
+    owner.register_buffer(name, sign)
+    owner.register_load_state_dict_pre_hook(functools.partial(_refuse_sign, name=name, needed=needed))
+
+
+def _refuse_sign(
+    owner: nn.Module, state: dict[str, Any], prefix: str, *args: Any, name: str, needed: int | None
+) -> None:
+    loaded, kept = state.get(prefix + name), getattr(owner, name)
+    # A wrong shape is refused by torch itself.
+    if not isinstance(loaded, Tensor) or loaded.shape != kept.shape or loaded.is_meta:
+        return
+    value, refusal = loaded.item(), None
+    if abs(value) != 1:
+        refusal = f"needs {name} to be 1 or -1"
+    elif needed not in (None, value):
+        refusal = f"was made for the other determinant and needs {name}={needed}; leave det out"
+    if refusal:
+        # torch raises the messages of all modules together, after it has loaded all that it could.
+        args[-1].append(f"{type(owner).__name__} {refusal}, the state has {prefix}{name}={value:g}")
+        state[prefix + name] = kept if needed is None else torch.full_like(loaded, needed)
+
+
 def random_sign() -> Tensor:
     """+1 or -1 with even odds, `(1,)`."""
     return torch.randint(0, 2, (1,)).to(torch.get_default_dtype()) * 2 - 1
@@ -41,14 +68,14 @@ def random_sign() -> Tensor:
 
 @register("orthogonal", square=True)
 class OrthogonalLinear(SquareLinear):
-    """A product of Householder reflections with trainable vectors: W W^T = I.
+    """W = H_0 H_1 ... H_{k-1} diag(1, ..., 1, sign), a product of Householder reflections: W W^T = I.
 
-    W = H_0 H_1 ... H_{k-1} diag(1, ..., 1, sign); U: `(k, n)` upper triangular, row i the reflector of the last n - i
-    entries. `n_reflectors` is n by default, which reaches every orthogonal matrix; the one-entry reflection is the
-    fixed `sign`, a buffer, so k is at most n - 1. `det` asks for the determinant +1 or -1; None draws it.
+    U: `(k, n)` upper triangular, row i the reflector of the last n - i entries. `n_reflectors` is n by default, which
+    reaches every orthogonal matrix; the one-entry reflection is the fixed `sign`, a buffer, so k is at most n - 1.
+    `det` asks for the determinant +1 or -1; None draws it.
 
     `from_dense` is nearest in the Frobenius norm: the polar factor of W, of the determinant asked for; it needs all
-    reflectors. Raises `OptionError` for options out of range.
+    reflectors. Raises `OptionError` for options out of range; `load_state_dict` refuses a sign against `det`.
     Source: Mhammedi et al. 2017, arXiv:1612.00188.
 
     >>> W = OrthogonalLinear(4, 4, det=1).effective_W()
@@ -67,11 +94,12 @@ class OrthogonalLinear(SquareLinear):
         self.U = nn.Parameter(torch.randn(k, insize).triu())
         self.sign: Tensor
         # Every reflection turns the determinant's sign once.
-        self.register_buffer("sign", random_sign() if det is None else torch.ones(1) * (det * (-1) ** k))
+        needed = None if det is None else det * (-1) ** k
+        register_sign(self, "sign", random_sign() if needed is None else needed * torch.ones(1), needed)
 
     @full_precision
     def effective_W(self) -> Tensor:
-        return reflect(torch.eye(self.in_features, dtype=self.U.dtype, device=self.U.device), self.U, self.sign)
+        return product(self.U, self.sign)
 
     def forward(self, x: Tensor) -> Tensor:
         if not applies_factors(self, x, self.U):

@@ -1,4 +1,8 @@
-"""Square maps with a symmetry: `SymmetricLinear`, `SkewSymmetricLinear`, `DampedSkewSymmetricLinear`."""
+"""Square maps with a symmetry: `SymmetricLinear`, `PSDLinear`, `SkewSymmetricLinear`, `DampedSkewSymmetricLinear`.
+
+The tolerance of `contains` is relative to the largest entry of W, however small that is; for positive semidefinite
+maps to the largest eigenvalue.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from slimgraph.slim.linear.base import SquareLinear
-from slimgraph.slim.linear.functions import between, between_inverse, check_bounds
+from slimgraph.slim.linear.factored import FactoredLinear
+from slimgraph.slim.linear.functions import (
+    above_zero,
+    between,
+    between_inverse,
+    check_bounds,
+    full_precision,
+    symmetric_part,
+)
 from slimgraph.slim.linear.registry import register
 
 
 def largest(W: Tensor) -> Tensor:
-    """The largest absolute entry, at least 1: the scale to which a tolerance on entries is relative."""
-    return W.abs().max().clamp(min=1)
+    """The largest absolute entry: the scale to which a tolerance on entries is relative."""
+    return W.abs().max()
 
 
 @register("symmetric", square=True)
@@ -32,13 +44,52 @@ class SymmetricLinear(SquareLinear):
         super().__init__(insize, outsize, bias)
 
     def effective_W(self) -> Tensor:
-        return (self.weight + self.weight.mT) / 2
+        return symmetric_part(self.weight)
 
     def _contains(self, W: Tensor, tol: float) -> Tensor:
         return (W - W.mT).abs().max() <= tol * largest(W)
 
     def _set_dense(self, W: Tensor) -> None:
-        self.weight.copy_((W + W.mT) / 2)
+        self.weight.copy_(symmetric_part(W))
+
+
+@register("psd", square=True)
+class PSDLinear(FactoredLinear, SquareLinear):
+    """W = weight^T weight: symmetric, every eigenvalue >= 0.
+
+    weight: `(n, n)`. `from_dense` is nearest in the Frobenius norm: the symmetric part of W, its negative eigenvalues
+    set to zero, or rather to rounding, so that training can raise them again.
+
+    >>> W = PSDLinear.from_dense(torch.tensor([[2., 0.], [0., -3.]])).effective_W()
+    >>> torch.allclose(W, torch.tensor([[2., 0.], [0., 0.]]), atol=1e-6)
+    True
+    """
+
+    def __init__(self, insize: int, outsize: int, bias: bool = False):
+        super().__init__(insize, outsize, bias)
+
+    @property
+    def inner(self) -> int:
+        return self.in_features
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        return self.weight.mT, self.weight
+
+    @full_precision
+    def effective_W(self) -> Tensor:
+        # A product with its own transpose is symmetric only to rounding.
+        return symmetric_part(super().effective_W())
+
+    def _contains(self, W: Tensor, tol: float) -> Tensor:
+        values = torch.linalg.eigvalsh(symmetric_part(W))
+        symmetric = (W - W.mT).abs().max() <= tol * largest(W)
+        return symmetric & (values.min() >= -tol * values.abs().max())
+
+    def _set_dense(self, W: Tensor) -> None:
+        values, vectors = torch.linalg.eigh(symmetric_part(W.double()))
+        roots = above_zero(values.clamp(min=0).to(W)).sqrt()
+        # Of all roots the symmetric one: its rows stand for no eigenvector alone.
+        self.weight.copy_((vectors * roots) @ vectors.mT)
 
 
 @register("skew_symmetric", "skew_symetric", square=True)
@@ -73,16 +124,17 @@ class SkewSymmetricLinear(SquareLinear):
         return (W + W.mT).abs().max() <= tol * largest(W)
 
     def _set_dense(self, W: Tensor) -> None:
-        self.weight.copy_(((W - W.mT) / 2).reshape(-1)[self._positions()])
+        self.weight.copy_((W / 2 - W.mT / 2).reshape(-1)[self._positions()])
 
 
 @register("damp_skew_symmetric", square=True)
 class DampedSkewSymmetricLinear(SkewSymmetricLinear):
-    """A skew-symmetric matrix minus gamma I: every eigenvalue has the real part -gamma, within the bounds.
+    """W = A - A^T - gamma I: every eigenvalue has the real part -gamma, gamma in [sigma_min, sigma_max].
 
-    gamma = sigma_min + (sigma_max - sigma_min) sigmoid(p), p: `(1,)`. `from_dense` is nearest in the Frobenius norm:
-    the skew-symmetric part of W, and minus the mean of its diagonal, clipped to the bounds. The reference adds gamma
-    instead. Source: Chang et al. 2019, AntisymmetricRNN, arXiv:1902.09689.
+    A is strictly upper triangular as in `SkewSymmetricLinear`; gamma = sigma_min + (sigma_max - sigma_min) sigmoid(p),
+    p: `(1,)`. `from_dense` is nearest in the Frobenius norm: the skew-symmetric part of W, and minus the mean of its
+    diagonal, clipped to the bounds. The reference adds gamma instead.
+    Source: Chang et al. 2019, AntisymmetricRNN, arXiv:1902.09689.
 
     >>> DampedSkewSymmetricLinear(2, 2, sigma_min=0.3, sigma_max=0.3).eig(eigenvectors=False).real
     tensor([-0.3000, -0.3000], grad_fn=<SelectBackward0>)
@@ -102,11 +154,12 @@ class DampedSkewSymmetricLinear(SkewSymmetricLinear):
         return super().effective_W() - torch.diag(self.gamma.expand(self.in_features))
 
     def _contains(self, W: Tensor, tol: float) -> Tensor:
-        damping = -W.diagonal()
-        tol = tol * float(largest(W))
-        inside = (damping >= self.sigma_min - tol) & (damping <= self.sigma_max + tol)
-        equal = damping.max() - damping.min() <= tol
-        return inside.all() & equal & super()._contains(W + torch.diag(damping), tol)
+        damping, entry = -W.diagonal(), tol * largest(W)
+        # A gamma near zero between large bounds is known to the rounding of the bounds.
+        edge = entry.clamp(min=tol * max(abs(self.sigma_min), abs(self.sigma_max)))
+        inside = (damping >= self.sigma_min - edge) & (damping <= self.sigma_max + edge)
+        skew = (W + W.mT + 2 * torch.diag(damping)).abs().max() <= entry
+        return inside.all() & (damping.max() - damping.min() <= entry) & skew
 
     def _set_dense(self, W: Tensor) -> None:
         super()._set_dense(W)

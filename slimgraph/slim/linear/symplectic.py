@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from slimgraph.slim.linear.base import SquareLinear
-from slimgraph.slim.linear.functions import check_even, full_precision, under_autocast, upper_triangle
-from slimgraph.slim.linear.householder import at_least_single
+from slimgraph.slim.linear.functions import at_least_single, check_even, full_precision, under_autocast, upper_triangle
 from slimgraph.slim.linear.registry import register
 
 FACTORS = 5
