@@ -48,6 +48,11 @@ def kept(parts: list[Options], sizes: list[Size]) -> Options:
     return {}
 
 
+def kept_one_way(parts: list[Options], sizes: list[Size]) -> Options | None:
+    """Kept where all sizes grow or all shrink."""
+    return {} if _monotone(sizes) else None
+
+
 def bounds_add(parts: list[Options], sizes: list[Size]) -> Options:
     """The bounds add."""
     return _interval(parts, sum, sum)
@@ -168,7 +173,7 @@ PROMISES: dict[str, Promise] = {
     "orthogonal": Promise(("det",), determinants_multiply, None, determinants_multiply, means={
         "stiefel": {}, "spectral": dict.fromkeys(BOUNDS, 1.0),
     }),
-    "stiefel": Promise((), kept, None, kept, means={"spectral": dict.fromkeys(BOUNDS, 1.0)}),
+    "stiefel": Promise((), kept_one_way, None, kept_one_way, means={"spectral": dict.fromkeys(BOUNDS, 1.0)}),
     "symplectic": Promise((), kept),
     "symmetric_spectral": Promise(BOUNDS, None, bounds_add, bounds_join, means={
         "psd": {}, "symmetric": {}, "spectral": dict,
