@@ -61,8 +61,8 @@ print((q @ s).promises)  # ('SpectralLinear',): the singular values stay within 
 print((q @ q).contains(2 * torch.eye(3)))  # False
 ```
 
-What a class keeps, when all parts are of that class or of a class that means it (an orthogonal matrix is a spectral
-one with both bounds 1, a stochastic one is non-negative):
+What is left of a promise when all parts keep it, be it as members of that class or of one that means it (an
+orthogonal matrix is a spectral one with both bounds 1, a stochastic one is non-negative); an empty cell is nothing:
 
 | promise | in a product | in a sum | in a block-diagonal |
 |---|---|---|---|
@@ -114,7 +114,7 @@ def code(text: str) -> str:
 
 def row(names: list[str], cost: dict[str, float]) -> str:
     key, cls = names[0], slim.maps[names[0]]
-    formula, promise = (inspect.getdoc(cls) or "").splitlines()[0].split(": ", 1)
+    formula, _, promise = (inspect.getdoc(cls) or "").splitlines()[0].partition(": ")
     aliases = "".join(f", {code(alias)}" for alias in names[1:])
     cells = [
         f"{code(key)}{aliases}<br>{code(signature(key))}",
@@ -122,13 +122,16 @@ def row(names: list[str], cost: dict[str, float]) -> str:
         sizes(key),
         f"{parameters(key):,}",
         "no" if cls._set_dense is slim.LinearBase._set_dense else "yes",
-        *(ratio(cost[word]) for word in ("W", "step")),
+        *(ratio(cost.get(word)) for word in ("W", "step")),
         f'<img src="pictures/maps/{key}.svg" width="190" alt="eigenvalues of {cls.__name__}">',
     ]
     return f"| {' | '.join(cells)} |\n"
 
 
-def ratio(value: float) -> str:
+def ratio(value: float | None) -> str:
+    # A map that is younger than the figures waits for `scripts/docs measure`.
+    if value is None:
+        return "-"
     return "0" if value < 0.01 else f"{value:.2g}" if value < 10 else f"{value:.0f}"
 
 
@@ -136,12 +139,12 @@ def rule(chosen: Rule | None) -> str:
     if chosen is None:
         return ""
     words = (chosen.__doc__ or "").strip().rstrip(".")
-    return "kept" if chosen.__name__ == "kept" else "kept. " + words[0] + words[1:].replace("|", "\\|")
+    return "kept" if chosen.__name__ == "kept" else words[0].lower() + words[1:]
 
 
 def page(costs: dict) -> str:
     """docs/maps.md, from the registry and the measured costs."""
-    rows = "".join(row(names, costs["maps"][key]) for key, names in keys().items())
+    rows = "".join(row(names, costs["maps"].get(key, {})) for key, names in keys().items())
     kept = "".join(
         f"| {slim.maps[key].__name__} | {rule(p.product)} | {rule(p.sum)} | {rule(p.blocks)} |\n"
         for key, p in PROMISES.items()

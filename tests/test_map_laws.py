@@ -67,7 +67,7 @@ def test_forward_is_the_product_with_effective_W_plus_bias(case: Case):
 # Law 2
 
 
-@cases(SIZES, dtypes=BOTH)
+@cases(SIZES, biases=(False,), dtypes=BOTH)
 def test_a_new_map_keeps_its_promise(case: Case):
     m = case.make()
     assert m.effective_W().shape == (case.insize, case.outsize)
@@ -218,7 +218,7 @@ def test_gradients_of_reg_error_equal_finite_differences(case: Case):
 # Law 4
 
 
-@cases(SIZES, dtypes=BOTH, options=False)
+@cases(SIZES, biases=(True,), dtypes=BOTH, options=False)
 def test_reg_error_is_a_finite_non_negative_scalar(case: Case):
     m = perturb(case.make())
     error = m.reg_error()

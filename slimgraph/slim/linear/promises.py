@@ -48,77 +48,82 @@ def kept(parts: list[Options], sizes: list[Size]) -> Options:
     return {}
 
 
+def kept_one_way(parts: list[Options], sizes: list[Size]) -> Options | None:
+    """Kept where all sizes grow or all shrink."""
+    return {} if _monotone(sizes) else None
+
+
 def bounds_add(parts: list[Options], sizes: list[Size]) -> Options:
-    """The interval of the sums."""
+    """The bounds add."""
     return _interval(parts, sum, sum)
 
 
 def bounds_multiply(parts: list[Options], sizes: list[Size]) -> Options:
-    """The interval of the products, for bounds >= 0."""
+    """The bounds multiply."""
     return _interval(parts, math.prod, math.prod)
 
 
 def bounds_join(parts: list[Options], sizes: list[Size]) -> Options:
-    """The smallest interval round all."""
+    """The smallest interval round all bounds."""
     return _interval(parts, min, max)
 
 
 def singular_values_multiply(parts: list[Options], sizes: list[Size]) -> Options:
-    """A product can lose a direction where the sizes grow and shrink again: only the upper bound is left."""
+    """The bounds multiply; the lower one is 0 where the sizes grow and shrink again."""
     return _interval(parts, math.prod if _monotone(sizes) else _zero, math.prod)
 
 
 def singular_values_join(parts: list[Options], sizes: list[Size]) -> Options:
-    """A tall and a wide block side by side make singular values 0 of their own."""
+    """The smallest interval round all bounds, from 0 with a tall and a wide block."""
     return _interval(parts, min if _monotone(sizes) else _zero, max)
 
 
 def damping_joins(parts: list[Options], sizes: list[Size]) -> Options | None:
-    """The damping is one number, so blocks share it only where the bounds leave no other."""
+    """Only where the bounds fix one damping for all blocks."""
     joined = _interval(parts, min, max)
     return joined if joined["sigma_min"] == joined["sigma_max"] else None
 
 
 def determinants_multiply(parts: list[Options], sizes: list[Size]) -> Options:
-    """One determinant that nobody asked for leaves that of the whole open."""
+    """The determinants multiply, if all were asked for."""
     signs = [p["det"] for p in parts]
     return {"det": None if None in signs else math.prod(signs)}
 
 
 def norms_multiply(parts: list[Options], sizes: list[Size]) -> Options | None:
-    """|A B| <= |A| |B| in each of these norms; nothing keeps the product away from 0."""
+    """The upper bounds multiply, for one p; the lower one is 0."""
     return _one_norm(parts, _interval(parts, _zero, math.prod))
 
 
 def norms_add(parts: list[Options], sizes: list[Size]) -> Options | None:
-    """The triangle inequality, from above and from below."""
+    """The triangle inequality from above and from below, for one p."""
     highest = sum(p["sigma_max"] for p in parts)
     lowest = max(0.0, *(p["sigma_min"] + p["sigma_max"] - highest for p in parts))
     return _one_norm(parts, {"sigma_min": lowest, "sigma_max": highest})
 
 
 def norms_join(parts: list[Options], sizes: list[Size]) -> Options | None:
-    """The norm of a block-diagonal is the largest of the blocks', in the induced norms."""
+    """The largest bounds, for one p of 1, 2 and inf."""
     return _one_norm(parts, _interval(parts, max, max), {1, 2, math.inf})
 
 
 def ranks_multiply(parts: list[Options], sizes: list[Size]) -> Options | None:
-    """The rank of a product is at most that of each factor."""
+    """The smallest rank of a factor, whatever the others are."""
     return _below(min(p["rank"] for p in parts), sizes[0][0], sizes[-1][1])
 
 
 def ranks_add(parts: list[Options], sizes: list[Size]) -> Options | None:
-    """The rank of a sum is at most the sum."""
+    """The ranks add."""
     return _below(sum(p["rank"] for p in parts), *sizes[0])
 
 
 def ranks_join(parts: list[Options], sizes: list[Size]) -> Options | None:
-    """The rank of a block-diagonal is at most the sum."""
+    """The ranks add."""
     return {"rank": sum(p["rank"] for p in parts)}
 
 
 def discs_join(parts: list[Options], sizes: list[Size]) -> Options:
-    """The disc over the joined interval holds both discs."""
+    """The disc over the smallest interval round all bounds."""
     return bounds_join(parts, sizes) | {"real": all(p["real"] for p in parts)}
 
 
@@ -128,7 +133,7 @@ def join(name: str, choose: Callable[..., float]) -> Rule:
     def chosen(parts: list[Options], sizes: list[Size]) -> Options:
         return {name: choose(p[name] for p in parts)}
 
-    chosen.__doc__ = f"The {choose.__name__} of the {name}s."
+    chosen.__doc__ = f"The {choose.__name__} of {name}."
     return chosen
 
 
@@ -168,7 +173,7 @@ PROMISES: dict[str, Promise] = {
     "orthogonal": Promise(("det",), determinants_multiply, None, determinants_multiply, means={
         "stiefel": {}, "spectral": dict.fromkeys(BOUNDS, 1.0),
     }),
-    "stiefel": Promise((), kept, None, kept, means={"spectral": dict.fromkeys(BOUNDS, 1.0)}),
+    "stiefel": Promise((), kept_one_way, None, kept_one_way, means={"spectral": dict.fromkeys(BOUNDS, 1.0)}),
     "symplectic": Promise((), kept),
     "symmetric_spectral": Promise(BOUNDS, None, bounds_add, bounds_join, means={
         "psd": {}, "symmetric": {}, "spectral": dict,
