@@ -146,7 +146,9 @@ def with_sign(y: Tensor, sign: Tensor) -> Tensor:
 
 def gradients(ctx: Any, grad: Tensor, plain: Callable[..., Tensor], by_hand: Callable[..., Any]) -> tuple[Any, ...]:
     """The gradients of `ctx.inputs` tensors, by hand, or through `plain` where somebody has to see the operations."""
-    inputs, kept = ctx.saved_tensors[: ctx.inputs], ctx.saved_tensors[ctx.inputs :]
+    # Read once: checkpointing unpacks each saved tensor a single time.
+    saved = ctx.saved_tensors
+    inputs, kept = saved[: ctx.inputs], saved[ctx.inputs :]
     again, inside = torch.is_grad_enabled(), torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
     # The gradient of this gradient is wanted, or the gradients of many outputs at once.
     if again or inside.is_batchedtensor(grad) or inside.is_legacy_batchedtensor(grad):
