@@ -52,7 +52,7 @@ for n, at_most in ((256, 6.0), (512, 9.0)):
 # Those whose W is elementwise in the weights, or a softmax of them.
 CHEAP = [
     "linear", "identity_init", "nneg", "rstochastic", "lstochastic", "pf", "symmetric", "skew_symmetric",
-    "damp_skew_symmetric", "split", "stable_split", "l0", "lasso", "lasso_relu", "bounded_Lp_norm",
+    "damp_skew_symmetric", "split", "stable_split", "l0", "lasso", "lasso_relu",
 ]  # fmt: skip
 for key in CHEAP:
     if key in slim.maps:

@@ -146,7 +146,7 @@ def with_sign(y: Tensor, sign: Tensor) -> Tensor:
 
 def gradients(ctx: Any, grad: Tensor, plain: Callable[..., Tensor], by_hand: Callable[..., Any]) -> tuple[Any, ...]:
     """The gradients of `ctx.inputs` tensors, by hand, or through `plain` where somebody has to see the operations."""
-    # Asked for once: under checkpointing a second time would recompute them.
+    # Read once: checkpointing unpacks each saved tensor a single time.
     saved = ctx.saved_tensors
     inputs, kept = saved[: ctx.inputs], saved[ctx.inputs :]
     again, inside = torch.is_grad_enabled(), torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
