@@ -129,9 +129,9 @@ def gradients(ctx: Any, grad: Tensor, plain: Callable[..., Tensor], by_hand: Cal
         return by_hand(inputs, kept, grad)
 
 
-def rows_gradient(Z: Tensor, V: Tensor, Y: Tensor, U: Tensor, largest: Tensor) -> Tensor:
+def rows_gradient(minus_Z: Tensor, V: Tensor, Y: Tensor, U: Tensor, largest: Tensor) -> Tensor:
     """The gradient of `U` from -Z, which is overwritten."""
-    dV = Z.baddbmm_(torch.bmm(Z, Y.mT).tril_(-1), V, alpha=-1)
+    dV = minus_Z.baddbmm_(torch.bmm(minus_Z, Y.mT).tril_(-1), V, alpha=-1)
     return dV.view(*U.shape[:-2], -1, U.shape[-1]).narrow(-2, 0, U.shape[-2]).triu().div_(-largest)
 
 
@@ -204,7 +204,7 @@ class Reflect(torch.autograd.Function):
             P = torch.mm(block, turned.mT)
             rest.addmm_(P, v, alpha=-1)
             used += block, P
-        y.select(-1, -1).mul_(sign)
+        y.narrow(-1, n - 1, 1).mul_(sign)
         ctx.inputs = 3
         ctx.save_for_backward(x, U, sign, V, Y, T, largest, *used)
         return y
@@ -218,13 +218,12 @@ def _reflect_by_hand(inputs: Any, kept: Any, grad: Tensor) -> tuple[Any, ...]:
     (x, U, sign), (V, Y, T, largest, *used) = inputs, kept
     dx = grad.reshape(-1, U.shape[1]).clone(memory_format=torch.contiguous_format)
     dx.select(1, -1).mul_(sign)
-    Z, D = torch.zeros_like(V), torch.zeros_like(V)
-    parts = list(zip(*map(from_first_columns, (V, Y, Z, D)), used[::2], used[1::2], strict=True))
+    minus_Z = torch.zeros_like(V)
+    parts = list(zip(*map(from_first_columns, (V, Y, minus_Z)), T.unbind(), used[::2], used[1::2], strict=True))
     # Of one block G Q^T = x^T dx with dx = dy Q^T, and as Y Q = -T V, -Z = Y x^T dx - Y dx^T x = P^T dx + T dP^T x.
-    for v, turned, z, d, block, P in reversed(parts):
+    for v, turned, z, t, block, P in reversed(parts):
         dy = dx[:, -v.shape[1] :]
         dP = torch.mm(dy, v.mT)
         dy.addmm_(dP, turned, alpha=-1)
-        torch.mm(P.mT, dy, out=z)
-        torch.mm(dP.mT, block, out=d)
-    return dx.view(x.shape), rows_gradient(Z.baddbmm_(T, D), V, Y, U, largest), None
+        torch.mm(P.mT, dy, out=z).addmm_(torch.mm(t, dP.mT), block)
+    return dx.view(x.shape), rows_gradient(minus_Z, V, Y, U, largest), None
