@@ -46,9 +46,11 @@ def against_dense(key: str, n: int, at_most: float, batch: int = 256, **options)
         return forward_and_backward(slim.maps[key](n, n, **options), n, batch), dense(n, batch)
 
 
-for n, at_most in ((256, 6.0), (512, 9.0)):
+for n, at_most in ((64, 4.0), (256, 6.0), (512, 9.0)):
     against_dense("orthogonal", n, at_most)
     against_dense("spectral", n, at_most)
+for key in ("stiefel", "symmetric_spectral"):
+    against_dense(key, 256, 6.0)
 # Those whose W is elementwise in the weights, or a softmax of them.
 CHEAP = [
     "linear", "identity_init", "nneg", "rstochastic", "lstochastic", "pf", "symmetric", "skew_symmetric",
@@ -78,9 +80,14 @@ def _() -> tuple[Work, Work]:
     return (lambda: m.reg_error().backward()), (lambda: m.eig(eigenvectors=False).abs().max().backward())
 
 
-@row("orthogonal n=256 batch=256 / loop over reflectors", at_most=1 / 25)
-def _() -> tuple[Work, Work]:
-    return forward_and_backward(slim.OrthogonalLinear(256, 256), 256, 256), reflector_loop(256, 256)
+def against_the_loop(n: int) -> None:
+    @row(f"orthogonal n={n} batch=256 / loop over reflectors", at_most=1 / 30)
+    def _() -> tuple[Work, Work]:
+        return forward_and_backward(slim.OrthogonalLinear(n, n), n, 256), reflector_loop(n, 256)
+
+
+for n in (64, 128, 256):
+    against_the_loop(n)
 
 
 @row("orthogonal n=256 batch=256 / torch's parametrization, householder", at_most=1 / 8)

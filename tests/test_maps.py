@@ -9,7 +9,8 @@ from torch.utils.checkpoint import checkpoint
 
 from slimgraph import slim
 from slimgraph.errors import DtypeError, OptionError, ShapeError, UnknownOptionError
-from slimgraph.slim.linear.householder import in_blocks, reflect
+from slimgraph.slim.linear.compact_wy import in_blocks
+from slimgraph.slim.linear.householder import reflect
 from tests.helpers import close, perturb
 
 

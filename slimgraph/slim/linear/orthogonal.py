@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from slimgraph.errors import OptionError
 from slimgraph.slim.linear.base import LinearBase, SquareLinear
+from slimgraph.slim.linear.compact_wy import BLOCK
 from slimgraph.slim.linear.functions import full_precision, under_autocast
-from slimgraph.slim.linear.householder import BLOCK, product, reflect, reflections_of
+from slimgraph.slim.linear.householder import product, reflect, reflections_of
 from slimgraph.slim.linear.registry import register
 
 
@@ -24,6 +25,7 @@ def applies_factors(owner: LinearBase, x: Tensor, *arrays: Tensor) -> bool:
     if owner.is_materialized or under_autocast(x.device) or arrays[0].dtype.itemsize < 4:
         return False
     rows = x.numel() // owner.in_features
+    # A block of m rows starting at column i takes two products with m (n - i) entries.
     per_row = sum(len(U) * (2 * U.shape[1] - len(U) + min(BLOCK, len(U))) for U in arrays)
     return rows * per_row < owner.in_features * (per_row + rows * owner.out_features)
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from slimgraph.errors import OptionError
 from slimgraph.slim.linear.base import LinearBase, SquareLinear
+from slimgraph.slim.linear.compact_wy import ONE_BLOCK
 from slimgraph.slim.linear.functions import full_precision
-from slimgraph.slim.linear.householder import ONE_BLOCK, product, reflect, reflections_of
+from slimgraph.slim.linear.householder import decomposition, product, reflect, reflections_of
 from slimgraph.slim.linear.orthogonal import applies_factors, random_sign, reflector_count, register_sign
 from slimgraph.slim.linear.registry import register
 from slimgraph.slim.linear.svd import BoundedSigma
@@ -59,9 +60,7 @@ class SpectralLinear(BoundedSigma):
     @full_precision
     def effective_W(self) -> Tensor:
         if self.U.shape == self.V.shape and self.in_features <= ONE_BLOCK:
-            both = torch.stack([self.U, self.V]), torch.stack([self.sign_U, self.sign_V])
-            U, V = product(*both).unbind()
-            return (U * self.sigma()) @ V
+            return decomposition(self.U, self.V, self.sign_U, self.sign_V, self.sigma())
         return reflect(self._stretch(product(self._left(), self.sign_U)), self.V, self.sign_V)
 
     def forward(self, x: Tensor) -> Tensor:
