@@ -27,7 +27,7 @@ def against_torch(hidden_map: str, at_most: float, steps: int = 100, batch: int 
         )
 
 
-against_torch("orthogonal", 1.3)
+against_torch("orthogonal", 1.0)
 against_torch("spectral", 1.3)
 
 
