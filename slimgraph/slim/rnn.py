@@ -66,7 +66,9 @@ class RNNCell(Cell):
             return run_fused(kernel, x, state, weights(x, *self.maps()), steps)
         driven, bias = self.input_map(x), self.hidden_map.bias
         W = self.hidden_map.effective_W()
-        return run_simple(self.nonlin, driven if bias is None else driven + bias, state[0], W, steps)
+        # Under autocast the inputs come in half precision, and a full bias would bring them back.
+        driven = driven if bias is None else driven + bias.to(driven.dtype)
+        return run_simple(self.nonlin, driven, state[0], W, steps)
 
     def maps(self) -> tuple[list[LinearBase], list[LinearBase]]:
         return [self.input_map], [self.hidden_map]
