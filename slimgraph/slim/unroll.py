@@ -177,16 +177,26 @@ def _simple_backward(ctx: Any, grad: Tensor) -> list[Tensor | None]:
     """With a_t = driven_t + h_(t-1) W and da_t = f'(a_t) (dh_t + da_(t+1) W^T): dW = sum_t h_(t-1)^T da_t."""
     _, hidden, W, states, kept = ctx.saved_tensors
     steps, back = ctx.steps, ctx.known.back
-    da = grad.clone(memory_format=torch.contiguous_format)
+    da, Wt = torch.empty_like(states), W.mT
     later: Any = None
-    for here, x in zip(reversed(da.split(steps.sizes)), reversed(kept.split(steps.sizes)), strict=True):
-        if later is not None:
-            here[: len(later)].addmm_(later, W.mT)
+    for here, given, x in zip(*(reversed(t.split(steps.sizes)) for t in (da, grad, kept)), strict=True):
+        if later is not None and len(later) == len(here):
+            torch.addmm(given, later, Wt, out=here)
+        else:
+            here.copy_(given)
+            if later is not None:
+                here[: len(later)].addmm_(later, Wt)
         back(here, x, grad_input=here)
         later = here
+    dW = None
     # The identity has no W to train.
-    dW = torch.cat(_before(hidden, states, steps)).mT @ da if ctx.needs_input_grad[2] else None
-    return [da, later @ W.mT, dW]
+    if ctx.needs_input_grad[2]:
+        n = steps.sizes[0]
+        if steps.batch_sizes is None:
+            dW = torch.addmm(hidden.mT @ da[:n], states[:-n].mT, da[n:])
+        else:
+            dW = torch.cat(_before(hidden, states, steps)).mT @ da
+    return [da, later @ Wt, dW]
 
 
 def _simple_again(ctx: Any, grad: Tensor) -> list[Tensor | None]:
