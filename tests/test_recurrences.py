@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -34,11 +35,11 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 one_of_each = pytest.mark.parametrize("kind", ["tanh", "gelu", "GRU", "LSTM"])
 
 
-def make(kind: str, num_layers: int = 2, cell_args: dict | None = None, input_size: int = N, **options):
+def make(kind: str, num_layers: int = 2, cell_args: dict | None = None, input_size: int = N, hidden_size=H, **options):
     """In float64, with initial states that are not zero."""
     cls, chosen = KINDS[kind]
     torch.manual_seed(0)
-    made = cls(input_size, H, num_layers, {"bias": True, **chosen, **(cell_args or {})}, **options).double()
+    made = cls(input_size, hidden_size, num_layers, {"bias": True, **chosen, **(cell_args or {})}, **options).double()
     with torch.no_grad():
         for name, p in made.named_parameters():
             if name.startswith("init"):
@@ -124,11 +125,12 @@ def test_values_and_gradients_equal_the_cells_step_by_step(kind: str, options: d
 @pytest.mark.parametrize("kind", ["gelu", "GRU", "LSTM"])
 @pytest.mark.parametrize("hidden_map", keys())
 def test_every_hidden_map_gives_the_numbers_of_its_cell_step_by_step(kind: str, hidden_map: str):
-    made = make(kind, 1, {"hidden_map": hidden_map, "bias": False}).eval()
+    # Some maps need an even size.
+    made = make(kind, 1, {"hidden_map": hidden_map, "bias": False}, hidden_size=6).eval()
     assert_same(made(series()), by_hand(made, series()), list(made.parameters()))
 
 
-@one_of_each
+@pytest.mark.parametrize("kind", ["tanh", "gelu", "any", "GRU", "LSTM"])
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("enforce_sorted", [False, True])
 def test_packed_sequences_come_back_packed_and_equal_each_run_alone(kind, bidirectional, enforce_sorted):
@@ -314,6 +316,22 @@ def test_a_graph_is_kept_or_freed_as_asked(kind: str):
 
 
 @one_of_each
+def test_a_backward_pass_lets_go_of_what_was_saved(kind: str):
+    class Saved:
+        def __init__(self, tensor: Tensor):
+            self.tensor = tensor
+            saved.append(weakref.ref(self))
+
+    saved: list[weakref.ref] = []
+    made, x = make(kind), series()
+    with torch.autograd.graph.saved_tensors_hooks(Saved, lambda held: held.tensor):
+        outputs = made(x)[0]
+    outputs.sum().backward()
+    assert saved and not [ref for ref in saved if ref() is not None]
+    assert outputs.isfinite().all()
+
+
+@one_of_each
 def test_without_gradients_the_numbers_are_the_same(kind: str):
     made, x = make(kind), series()
     for mode in (torch.no_grad, torch.inference_mode):
@@ -398,6 +416,14 @@ def test_copies_state_and_pickle_give_the_same_recurrence(kind: str):
 def test_an_empty_batch_has_empty_outputs():
     for kind in ("tanh", "any", "GRU", "LSTM"):
         assert make(kind)(series(batch=0))[0].shape == (T, 0, H)
+
+
+def test_the_examples_of_the_reference_have_its_shapes():
+    cell = slim.RNNCell(5, 8, input_map=slim.Linear, hidden_map=slim.PerronFrobeniusLinear)
+    assert cell(torch.rand(20, 5), torch.rand(20, 8)).shape == (20, 8)
+    rnn = slim.RNN(5, hidden_size=8, num_layers=3, cell_args={"hidden_map": slim.PerronFrobeniusLinear})
+    outputs, h_n = rnn(torch.rand(20, 10, 5))
+    assert outputs.shape == (20, 10, 8) and h_n.shape == (3, 10, 8)
 
 
 # ---- as nodes -------------------------------------------------------------------------------------------------------
