@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import gc
+import itertools
+import os
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+from torch.profiler import ProfilerActivity, profile
 
 Work = Callable[[], object]
 
@@ -16,16 +21,20 @@ ROUND_SECONDS = 0.15
 
 @dataclass(frozen=True)
 class Row:
-    """Something of ours against a baseline; `setup` gives both as functions without arguments."""
+    """Something of ours against a baseline; `setup` gives both as functions without arguments.
+
+    What is compared is the process time, or what `cost` says of each.
+    """
 
     name: str
     at_most: float
     setup: Callable[[], tuple[Work, Work]]
+    cost: Callable[[Work], float] | None = None
 
 
 @dataclass(frozen=True)
 class Result:
-    """A measured row; both times in microseconds of process time."""
+    """A measured row; both times in microseconds of process time, or what else the row's cost is in."""
 
     name: str
     ours_us: float
@@ -41,14 +50,16 @@ class Result:
 rows: list[Row] = []
 
 
-def row(name: str, at_most: float) -> Callable[[Callable[[], tuple[Work, Work]]], Callable[[], tuple[Work, Work]]]:
+def row(
+    name: str, at_most: float, cost: Callable[[Work], float] | None = None
+) -> Callable[[Callable[[], tuple[Work, Work]]], Callable[[], tuple[Work, Work]]]:
     """A decorator that puts a function returning `(ours, baseline)` into the table.
 
-    `at_most` limits ours / baseline; "at least k times faster" is `at_most=1 / k`.
+    `at_most` limits ours / baseline; "at least k times faster" is `at_most=1 / k`. `cost`: see `Row`.
     """
 
     def add(setup: Callable[[], tuple[Work, Work]]) -> Callable[[], tuple[Work, Work]]:
-        rows.append(Row(name, at_most, setup))
+        rows.append(Row(name, at_most, setup, cost))
         return setup
 
     return add
@@ -60,6 +71,9 @@ def measure(row: Row) -> Result:
     Process time leaves out what other programs take; the turns let what slows the whole machine down hit both alike.
     """
     ours, baseline = row.setup()
+    if row.cost is not None:
+        a, b = row.cost(ours), row.cost(baseline)
+        return Result(row.name, a, b, a / b, row.at_most)
     counts = [calls_for(work, ROUND_SECONDS / 4) for work in (ours, baseline)]
     times: list[tuple[float, float]] = []
     gc.collect()
@@ -88,3 +102,15 @@ def timed(work: Work, calls: int) -> float:
     for _ in range(calls):
         work()
     return (time.process_time() - start) / calls
+
+
+def peak_memory(work: Work) -> float:
+    """The most KiB that torch's CPU allocator held at once for one call, after one that fills what is kept for good."""
+    work()
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        work()
+    events: Any = profiled.profiler
+    changes = [event for event in events.kineto_results.events() if event.name() == "[memory]"]
+    changes.sort(key=lambda event: event.start_ns())
+    return max(itertools.accumulate(event.nbytes() for event in changes)) / 1024

@@ -15,8 +15,9 @@ class Node(nn.Module, Drawable, metaclass=StrictOptions):
     """`callable` applied to the tensors under `input_keys`; its results stand under `output_keys`.
 
     `callable` is any function or module that takes one tensor per input key and gives one tensor, a tuple of them in
-    the order of the output keys, or a dict that holds them. Keys are strings or Variables. A module, a method of one or
-    a System given as `callable` is trained with the node; modules that a function finds in its closure are not.
+    the order of the output keys (a tuple within it, such as the state of an LSTM, counts entry by entry), or a dict
+    that holds them. Keys are strings or Variables. A module, a method of one or a System given as `callable` is trained
+    with the node; modules that a function finds in its closure are not.
 
     Raises OptionError for a bare string instead of a list of keys; WiringError when the number of results differs from
     the output keys. What `callable` itself raises is passed on with the node's name, keys and input shapes as a note.
@@ -95,7 +96,7 @@ class Node(nn.Module, Drawable, metaclass=StrictOptions):
                 )
             return {key: result[key] for key in keys}
         results = (
-            (result,) if isinstance(result, Tensor) else tuple(result) if isinstance(result, tuple | list) else None
+            (result,) if isinstance(result, Tensor) else opened(result) if isinstance(result, tuple | list) else None
         )
         if results is None:
             raise WiringError(
@@ -155,6 +156,11 @@ def key_names(keys: Sequence[str | Any], what: str) -> list[str]:
         bad = keys[names.index("")]
         raise OptionError(f"{what} holds strings or Variables; got {type(bad).__name__}: {bad!r}")
     return names
+
+
+def opened(results: Sequence[Any]) -> tuple[Any, ...]:
+    """`results` with the tuples among them, such as the state of an LSTM, opened."""
+    return tuple(entry for result in results for entry in (result if isinstance(result, tuple) else (result,)))
 
 
 def node_list(nodes: Sequence[Any], who: str) -> list[Any]:

@@ -181,3 +181,14 @@ def perturb(module: torch.nn.Module, size: float = 0.3) -> torch.nn.Module:
         for p in module.parameters():
             p.add_(size * torch.randn_like(p))
     return module
+
+
+@torch.no_grad()
+def copy_weights(ours: Any, theirs: torch.nn.RNNBase) -> None:
+    """The free maps of a recurrence into torch's own of the same layers and directions."""
+    names = [f"l{i}{way}" for i in range(ours.num_layers) for way in ("", "_reverse")[: ours.directions]]
+    for name, cell in zip(names, ours.cells, strict=True):
+        for side, made in zip(("ih", "hh"), cell.maps(), strict=True):
+            getattr(theirs, f"weight_{side}_{name}").copy_(torch.cat([m.weight for m in made]))
+            if theirs.bias:
+                getattr(theirs, f"bias_{side}_{name}").copy_(torch.cat([m.bias for m in made]))

@@ -1,9 +1,6 @@
-"""Recurrences against the loop written by hand and against torch's own RNN."""
+"""What is the simple recurrence's own; the laws that it shares with the gated ones stand in test_recurrences.py."""
 
 from __future__ import annotations
-
-import copy
-import pickle
 
 import pytest
 import torch
@@ -11,17 +8,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from slimgraph import slim
-from slimgraph.errors import OptionError, ShapeError, UnknownOptionError
-from tests.helpers import WITHOUT_BIAS, close, fitted, keys, legal, perturb
+from slimgraph.errors import DtypeError, OptionError, ShapeError, UnknownOptionError
+from tests.helpers import close, copy_weights, keys, legal, perturb
 
 T, B, N, H = 7, 4, 3, 5
 
 
 def make(**cell_args) -> slim.RNN:
     layers = cell_args.pop("num_layers", 2)
-    batch_first = cell_args.pop("batch_first", False)
-    hidden = cell_args.pop("hidden", H)
-    rnn = slim.RNN(N, hidden, layers, cell_args, batch_first=batch_first).double()
+    options = {word: cell_args.pop(word) for word in ("batch_first", "bidirectional") if word in cell_args}
+    rnn = slim.RNN(N, cell_args.pop("hidden", H), layers, cell_args, **options).double()
     with torch.no_grad():
         for state in rnn.init_states:
             state.normal_()
@@ -32,42 +28,12 @@ def sequence(steps: int = T) -> torch.Tensor:
     return torch.randn(steps, B, N, dtype=torch.float64)
 
 
-def by_hand(rnn: slim.RNN, x: torch.Tensor, nonlin=F.gelu) -> tuple[torch.Tensor, torch.Tensor]:
-    """Step by step, W built again at every step."""
-    states = [state.expand(x.shape[1], -1) for state in rnn.init_states]
-    outputs = []
-    for u in x:
-        for i, cell in enumerate(rnn.rnn_cells):
-            u = states[i] = nonlin(cell.input_map(u) + cell.hidden_map(states[i]))
-        outputs.append(u)
-    return torch.stack(outputs), torch.stack(states)
-
-
-@pytest.mark.parametrize("hidden_map", keys())
-def test_values_and_gradients_equal_the_loop_written_by_hand(hidden_map: str):
-    ((hidden, _),) = fitted(hidden_map, [(H, H)])
-    rnn, x = make(hidden_map=hidden_map, hidden=hidden, bias=hidden_map not in WITHOUT_BIAS).eval(), sequence()
-    (ours, last), (hand, hand_last) = rnn(x), by_hand(rnn, x)
-    assert close(ours, hand) and close(last, hand_last)
-    weights = torch.randn_like(hand)
-    for a, b in zip(
-        torch.autograd.grad((ours * weights).sum(), list(rnn.parameters())),
-        torch.autograd.grad((hand * weights).sum(), list(rnn.parameters())),
-        strict=True,
-    ):
-        assert close(a, b, 1e-9)
-
-
 @pytest.mark.parametrize("nonlin, name", [(torch.tanh, "tanh"), (F.relu, "relu")])
-def test_free_maps_give_the_numbers_of_torch(nonlin, name: str):
-    rnn, x = make(nonlin=nonlin, bias=True), sequence()
-    theirs = nn.RNN(N, H, 2, nonlinearity=name).double()
-    with torch.no_grad():
-        for i, cell in enumerate(rnn.rnn_cells):
-            getattr(theirs, f"weight_ih_l{i}").copy_(cell.input_map.weight)
-            getattr(theirs, f"weight_hh_l{i}").copy_(cell.hidden_map.weight)
-            getattr(theirs, f"bias_ih_l{i}").copy_(cell.input_map.bias)
-            getattr(theirs, f"bias_hh_l{i}").copy_(cell.hidden_map.bias)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_free_maps_give_the_numbers_of_torch(nonlin, name: str, bidirectional: bool):
+    rnn, x = make(nonlin=nonlin, bias=True, bidirectional=bidirectional), sequence()
+    theirs = nn.RNN(N, H, 2, nonlinearity=name, bidirectional=bidirectional).double()
+    copy_weights(rnn, theirs)
     outputs, last = rnn(x)
     expected, expected_last = theirs(x, torch.stack([s.expand(B, -1) for s in rnn.init_states]))
     assert close(outputs, expected) and close(last, expected_last)
@@ -89,42 +55,6 @@ def test_batch_first_turns_sequence_and_outputs_round():
     turned.load_state_dict(rnn.state_dict())
     (outputs, last), (other, other_last) = rnn(x), turned(x.transpose(0, 1))
     assert torch.equal(other, outputs.transpose(0, 1)) and torch.equal(last, other_last)
-
-
-def test_W_is_built_once_per_sequence():
-    class Counted(slim.OrthogonalLinear):
-        builds = 0
-
-        def effective_W(self):
-            self.builds += 1
-            return super().effective_W()
-
-    rnn = slim.RNN(N, H, 1, {"hidden_map": Counted})
-    rnn(torch.randn(50, B, N))
-    assert rnn.rnn_cells[0].hidden_map.builds == 1
-    with slim.materialized(rnn):
-        rnn(torch.randn(50, B, N))
-        rnn(torch.randn(50, B, N))
-    assert rnn.rnn_cells[0].hidden_map.builds == 2
-
-
-def test_init_states_come_as_a_tensor_or_a_list():
-    rnn, x = make(), sequence()
-    states = torch.randn(2, B, H, dtype=torch.float64)
-    outputs, last = rnn(x, states)
-    again, last_again = rnn(x, list(states))
-    assert torch.equal(outputs, again) and torch.equal(last, last_again)
-    learnt = [s.expand(B, -1) for s in rnn.init_states]
-    assert torch.equal(rnn(x, learnt)[0], rnn(x)[0])
-    assert not torch.equal(rnn(x)[0], outputs)
-
-
-def test_the_state_of_a_chunk_feeds_the_next():
-    rnn, x = make(hidden_map="orthogonal"), sequence()
-    first, state = rnn(x[:3])
-    second, last = rnn(x[3:], state)
-    outputs, expected = rnn(x)
-    assert close(torch.cat([first, second]), outputs) and close(last, expected)
 
 
 def test_a_cell_step_by_step_gives_the_numbers_of_the_rnn():
@@ -171,28 +101,6 @@ def test_input_maps_are_every_map_that_is_legal():
             assert slim.RNN(N, H, cell_args={"input_map": key})(torch.randn(T, B, N))[0].shape == (T, B, H)
 
 
-def test_copies_state_and_pickle_give_the_same_recurrence():
-    rnn, x = make(hidden_map="orthogonal"), sequence()
-    loaded = make(hidden_map="orthogonal")
-    loaded.load_state_dict(rnn.state_dict())
-    for twin in (copy.deepcopy(rnn), pickle.loads(pickle.dumps(rnn)), loaded):
-        assert torch.equal(twin(x)[0], rnn(x)[0])
-
-
-def test_compiled_recurrence_gives_the_same_numbers():
-    torch._dynamo.reset()
-    rnn, x = make(hidden_map="orthogonal"), sequence(3)
-    assert close(torch.compile(rnn, fullgraph=True, backend="aot_eager")(x)[0], rnn(x)[0])
-
-
-def test_autocast_runs_the_steps_in_bfloat16():
-    rnn, x = slim.RNN(N, H, 2, {"hidden_map": "orthogonal"}), torch.randn(T, B, N)
-    with torch.autocast("cpu"):
-        outputs, _ = rnn(x)
-    assert outputs.dtype == torch.bfloat16
-    assert close(outputs.float(), rnn(x)[0], 0.05)
-
-
 def test_a_nonlinearity_is_a_function_a_module_or_its_class():
     x = torch.randn(B, N)
     by_function = slim.RNNCell(N, H, nonlin=torch.tanh)
@@ -200,32 +108,6 @@ def test_a_nonlinearity_is_a_function_a_module_or_its_class():
         cell = slim.RNNCell(N, H, nonlin=nonlin)
         cell.load_state_dict(by_function.state_dict())
         assert torch.equal(cell(x), by_function(x))
-
-
-def test_a_recurrence_has_a_graph_with_its_loop():
-    graph = make().to_networkx()
-    assert graph["0:nonlin"]["0:hidden"]["hidden"]["feedback"]
-    assert {data["kind"] for _, data in graph.nodes(data=True)} == {"data", "map", "operation"}
-    assert {data.get("cluster") for _, data in graph.nodes(data=True)} == {None, ("layer 0",), ("layer 1",)}
-
-
-def test_bad_sequences_are_refused_with_both_values():
-    with pytest.raises(ShapeError, match=r"RNN needs a sequence \(time, batch, 3\), got shape \(7, 4\)"):
-        make()(torch.zeros(T, B))
-    with pytest.raises(ShapeError, match=r"RNN needs a sequence \(batch, time, 3\), got shape \(4, 7, 2\)"):
-        make(batch_first=True)(torch.zeros(B, T, 2))
-    with pytest.raises(ShapeError, match=r"RNN needs a sequence of at least 1 step, got 0"):
-        make()(sequence(0))
-
-
-def test_bad_init_states_are_refused_with_both_values():
-    rnn, x = make(), sequence()
-    with pytest.raises(ShapeError, match=r"RNN needs init_states \(2, 4, 5\).*got 1 of shape \(4, 5\)"):
-        rnn(x, torch.zeros(1, B, H))
-    with pytest.raises(ShapeError, match=r"RNN needs init_states \(2, 4, 5\).*got 2 of shape \(3, 5\)"):
-        rnn(x, torch.zeros(2, B - 1, H))
-    with pytest.raises(ShapeError, match=r"got 2 of shape \[\(4, 5\), \(4, 6\)\]"):
-        rnn(x, [torch.zeros(B, H), torch.zeros(B, H + 1)])
 
 
 def test_bad_cells_are_refused_with_both_values():
@@ -241,6 +123,14 @@ def test_bad_cells_are_refused_with_both_values():
         slim.RNNCell(N, H, input_map=nn.Linear)
     with pytest.raises(OptionError, match="num_layers >= 1, got num_layers=0"):
         slim.RNN(N, H, 0)
+    with pytest.raises(
+        OptionError, match=r"RNNCell gives all its maps .* got bias=False among the options of input_map"
+    ):
+        slim.RNNCell(N, H, input_args={"bias": False})
+    with pytest.raises(ShapeError, match=r"hidden \(batch, 5\) of one batch, got shapes \(4, 3\) and \(4, 6\)"):
+        slim.RNNCell(N, H)(torch.zeros(B, N), torch.zeros(B, 6))
+    with pytest.raises(DtypeError, match=r"got an input of torch\.float64"):
+        slim.RNNCell(N, H)(torch.zeros(B, N), torch.zeros(B, H).double())
     with pytest.raises(ShapeError, match=r"of one batch, got shapes \(4, 3\) and \(2, 5\)"):
         slim.RNNCell(N, H)(torch.zeros(B, N), torch.zeros(2, H))
 

@@ -1,36 +1,41 @@
-"""Recurrences on any two structured maps: `RNNCell`, `RNN`."""
+"""The simple recurrence on any two structured maps: `RNNCell`, `RNN`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
-from slimgraph.doors import Drawable
-from slimgraph.errors import OptionError, ShapeError, StrictOptions
-from slimgraph.slim.linear import Linear, LinearBase, get_map
-from slimgraph.slim.linear.functions import under_autocast
+from slimgraph.errors import OptionError
+from slimgraph.slim.cells import Cell, MapChoice, weights
+from slimgraph.slim.layers import Recurrence, Start
+from slimgraph.slim.linear import Linear, LinearBase
+from slimgraph.slim.unroll import Kernel, State, Steps, run_fused, run_simple, written
 
-MapChoice = str | Callable[..., LinearBase]
+KERNELS = {
+    written(torch.tanh): Kernel(torch.rnn_tanh, lambda drive, pushed, h: (torch.tanh(drive + pushed),)),
+    written(torch.relu): Kernel(torch.rnn_relu, lambda drive, pushed, h: (torch.relu(drive + pushed),)),
+}
 
 
-class RNNCell(nn.Module, Drawable, metaclass=StrictOptions):
+class RNNCell(Cell):
     """One step `h' = nonlin(input_map(x) + hidden_map(h))`; x: `(batch, input_size)`, h, h': `(batch, hidden_size)`.
 
     `hidden_map` and `input_map` are classes of maps or their keys in `slim.maps`; `hidden_args` and `input_args` are
     their options; `bias` gives one to both. Raises `OptionError` for a choice that is no map of the right sizes,
     `ShapeError` for an input that does not fit.
 
-    >>> cell = RNNCell(3, 5, hidden_map='orthogonal', nonlin=torch.tanh)
+    >>> import slimgraph.slim as slim
+    >>> cell = slim.RNNCell(3, 5, hidden_map='orthogonal', nonlin=torch.tanh)
     >>> cell(torch.zeros(2, 3), torch.zeros(2, 5)).shape
     torch.Size([2, 5])
     """
 
-    # Containers are looked through when reg_error is summed from outside: each map then counts in full, once.
-    looked_through = True
+    result = "nonlin"
 
     def __init__(
         self,
@@ -43,173 +48,82 @@ class RNNCell(nn.Module, Drawable, metaclass=StrictOptions):
         input_args: dict[str, Any] | None = None,
         hidden_args: dict[str, Any] | None = None,
     ):
-        super().__init__()
-        self.input_size, self.hidden_size = input_size, hidden_size
+        super().__init__(input_size, hidden_size)
         self.nonlin = nonlin() if isinstance(nonlin, type) else nonlin
         if not callable(self.nonlin):
             raise OptionError(f"RNNCell needs a function for nonlin, such as torch.tanh, got {nonlin!r}")
-        self.input_map = self._make("input_map", input_map, input_size, bias, input_args)
-        self.hidden_map = self._make("hidden_map", hidden_map, hidden_size, bias, hidden_args)
-
-    def _make(
-        self, word: str, choice: MapChoice, insize: int, bias: bool, options: dict[str, Any] | None
-    ) -> LinearBase:
-        made = get_map(choice)(insize, self.hidden_size, bias=bias, **(options or {}))
-        if not isinstance(made, LinearBase):
-            raise OptionError(f"RNNCell needs a structured map for {word}, got {choice!r}, which makes {type(made)}")
-        if (made.in_features, made.out_features) != (insize, self.hidden_size):
-            raise OptionError(
-                f"RNNCell needs a {word} of size ({insize}, {self.hidden_size}),"
-                f" got {type(made).__name__} of size ({made.in_features}, {made.out_features})"
-            )
-        return made
+        self.input_map = self._make("input_map", input_map, input_size, bias, input_args or {})
+        self.hidden_map = self._make("hidden_map", hidden_map, hidden_size, bias, hidden_args or {})
 
     def forward(self, x: Tensor, hidden: Tensor | None = None) -> Tensor:
         """The next hidden state `(batch, hidden_size)`; `hidden` is zero when it is left out."""
-        if hidden is None:
-            hidden = x.new_zeros(*x.shape[:-1], self.hidden_size)
-        if hidden.shape[:-1] != x.shape[:-1]:
-            raise ShapeError(
-                f"RNNCell needs x (batch, {self.input_size}) and hidden (batch, {self.hidden_size}) of one batch,"
-                f" got shapes {tuple(x.shape)} and {tuple(hidden.shape)}"
-            )
+        (hidden,) = self._start(x, hidden)
         return self.nonlin(self.input_map(x) + self.hidden_map(hidden))
 
-    def unroll(self, sequence: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """All steps of `sequence` `(time, batch, input_size)` from `hidden` `(batch, hidden_size)`.
-
-        Returns the states `(time, batch, hidden_size)` and the last one. W is built once, the inputs are one product.
-        """
+    def unroll(self, x: Tensor, state: State, steps: Steps) -> tuple[Tensor, State]:
+        kernel = KERNELS.get(written(self.nonlin)) if has_cudnn(x) else None
+        if kernel is not None:
+            return run_fused(kernel, x, state, weights(x, *self.maps()), steps)
+        driven, bias = self.input_map(x), self.hidden_map.bias
         W = self.hidden_map.effective_W()
-        driven = self.input_map(sequence)
-        if self.hidden_map.bias is not None:
-            driven = driven + self.hidden_map.bias
-        if under_autocast(driven.device):
-            # Once here, instead of at every step.
-            W = W.to(driven.dtype)
-        states = []
-        for drive in driven.unbind(0):
-            hidden = self.nonlin(torch.addmm(drive, hidden, W))
-            states.append(hidden)
-        return torch.stack(states), hidden
+        # Under autocast the inputs come in half precision, and a full bias would bring them back.
+        driven = driven if bias is None else driven + bias.to(driven.dtype)
+        return run_simple(self.nonlin, driven, state[0], W, steps)
 
-    def reg_error(self) -> Tensor:
-        """The mean of the two maps' `reg_error()`, 0-dim."""
-        return (self.input_map.reg_error() + self.hidden_map.reg_error()) / 2
+    def maps(self) -> tuple[list[LinearBase], list[LinearBase]]:
+        return [self.input_map], [self.hidden_map]
 
-    def to_networkx(self):
-        """The step as a graph: both maps, their sum through the nonlinearity, and the loop of the hidden state."""
-        from networkx import MultiDiGraph
-
-        graph = MultiDiGraph()
-        graph.add_node("x", kind="data", label=f"x (batch, {self.input_size})")
-        graph.add_node("hidden", kind="data", label=f"hidden (batch, {self.hidden_size})")
-        graph.add_node("nonlin", kind="operation", label=f"+, {getattr(self.nonlin, '__name__', self.nonlin)}")
-        for name, source, made in (("input_map", "x", self.input_map), ("hidden_map", "hidden", self.hidden_map)):
-            graph.add_node(name, kind="map", label=f"{name}: {type(made).__name__}")
-            graph.add_edge(source, name, key=source)
-            graph.add_edge(name, "nonlin", key="")
+    def _add_step(self, graph: Any) -> None:
+        self._add_maps(
+            graph,
+            {"input_map": self.input_map, "hidden_map": self.hidden_map},
+            "nonlin",
+            f"+, {getattr(self.nonlin, '__name__', self.nonlin)}",
+        )
         graph.add_edge("nonlin", "hidden", key="hidden", feedback=True)
-        return graph
 
     def extra_repr(self) -> str:
         name = "" if isinstance(self.nonlin, nn.Module) else f", nonlin={getattr(self.nonlin, '__name__', self.nonlin)}"
         return f"{self.input_size}, {self.hidden_size}{name}"
 
 
-class RNN(nn.Module, Drawable, metaclass=StrictOptions):
+def has_cudnn(x: Tensor) -> bool:
+    """Whether cuDNN's recurrences take `x`; on a CPU the written-out loop is faster than torch's kernel."""
+    return x.is_cuda and torch.backends.cudnn.enabled and bool(torch.backends.cudnn.is_acceptable(x))
+
+
+class RNN(Recurrence):
     """Layers of `RNNCell` over a sequence, with learnt initial states.
 
     `cell_args` are the options of each `RNNCell`, by default `bias=False, nonlin=F.gelu` on free maps.
     `forward(sequence, init_states=None) -> (outputs, h_n)` with sequence `(time, batch, input_size)`, outputs
     `(time, batch, hidden_size)` of the last layer and h_n `(num_layers, batch, hidden_size)` of the last step;
-    `batch_first=True` turns sequence and outputs to `(batch, time, ...)`. `init_states` is a tensor shaped as h_n, or a
-    list with one `(batch, hidden_size)` a layer; the learnt ones are used, and trained, when it is left out.
+    `batch_first=True` turns sequence and outputs to `(batch, time, ...)`, as in `Node(rnn, ["u"], ["h", "h_last"])`.
 
-    Raises `OptionError` for fewer than one layer, `ShapeError` for inputs that do not fit.
+    Of a packed sequence the outputs come packed too, each sequence as if alone. `init_states` is a tensor shaped as
+    h_n or a list with one `(batch, hidden_size)` an entry, so that h_n of one chunk continues in the next.
 
-    >>> rnn = RNN(3, 5, num_layers=2, cell_args={'hidden_map': 'orthogonal'})
+    - `bidirectional`: a second cell a layer reads each sequence backwards; outputs are `2 * hidden_size` wide, h_n
+      has `2 * num_layers` entries, forward before backward in each layer, as torch's.
+    - `dropout`: with this probability an entry between two layers is zero while training.
+    - `residual`: a layer adds its input to its output where the sizes match, so the first one does only if its input
+      is as wide as the outputs. The states that it hands on in time stay its own.
+    - `learn_init`: whether the initial states are parameters, started at zero, or zero for good. Learnt ones have no
+      gradient when every call gives `init_states`; distributed training then needs `learn_init=False`.
+
+    Raises `OptionError` for options that make no sense, `ShapeError` and `DtypeError` for inputs that do not fit.
+    Forward hooks of hidden maps and of cells are not called: no module is, at a step.
+
+    >>> import slimgraph.slim as slim
+    >>> rnn = slim.RNN(3, 5, num_layers=2, cell_args={'hidden_map': 'orthogonal'})
     >>> outputs, h_n = rnn(torch.zeros(7, 2, 3))
     >>> outputs.shape, h_n.shape
     (torch.Size([7, 2, 5]), torch.Size([2, 2, 5]))
     """
 
-    looked_through = True
+    cell_class = RNNCell
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int = 16,
-        num_layers: int = 1,
-        cell_args: dict[str, Any] | None = None,
-        *,
-        batch_first: bool = False,
-    ):
-        super().__init__()
-        if num_layers < 1:
-            raise OptionError(f"RNN needs num_layers >= 1, got num_layers={num_layers}")
-        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
-        self.batch_first = batch_first
-        sizes = [input_size] + [hidden_size] * (num_layers - 1)
-        self.rnn_cells = nn.ModuleList(RNNCell(size, hidden_size, **(cell_args or {})) for size in sizes)
-        self.init_states = nn.ParameterList(torch.zeros(1, hidden_size) for _ in sizes)
-
-    def forward(self, sequence: Tensor, init_states: Tensor | Sequence[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, sequence: Tensor | PackedSequence, init_states: Start | None = None) -> tuple[Any, Tensor]:
         """`(outputs, h_n)`, shaped as the class says."""
-        axes = "batch, time" if self.batch_first else "time, batch"
-        if sequence.ndim != 3 or sequence.shape[-1] != self.input_size:
-            raise ShapeError(f"RNN needs a sequence ({axes}, {self.input_size}), got shape {tuple(sequence.shape)}")
-        if self.batch_first:
-            sequence = sequence.transpose(0, 1)
-        if len(sequence) == 0:
-            raise ShapeError(f"RNN needs a sequence of at least 1 step, got 0 (axes {axes}, {self.input_size})")
-        last = []
-        for cell, hidden in zip(self.cells, self._start(sequence.shape[1], init_states), strict=True):
-            sequence, hidden = cell.unroll(sequence, hidden)
-            last.append(hidden)
-        return sequence.transpose(0, 1) if self.batch_first else sequence, torch.stack(last)
-
-    @property
-    def cells(self) -> list[RNNCell]:
-        """The layers, from the input to the output."""
-        return list(self.rnn_cells)  # pyright: ignore[reportReturnType]
-
-    def _start(self, batch: int, init_states: Tensor | Sequence[Tensor] | None) -> list[Tensor]:
-        """One `(batch, hidden_size)` a layer."""
-        if init_states is None:
-            return [state.expand(batch, -1) for state in self.init_states]
-        states, needed = list(init_states), (batch, self.hidden_size)
-        shapes = [tuple(state.shape) for state in states]
-        if shapes != [needed] * self.num_layers:
-            raise ShapeError(
-                f"RNN needs init_states ({self.num_layers}, {batch}, {self.hidden_size}), as a tensor or a list with"
-                f" one {needed} a layer, got {len(states)} of shape {shapes[0] if len(set(shapes)) == 1 else shapes}"
-            )
-        return states
-
-    def reg_error(self) -> Tensor:
-        """The mean of the cells' `reg_error()`, 0-dim."""
-        return torch.stack([cell.reg_error() for cell in self.cells]).mean()
-
-    def to_networkx(self):
-        """The layers one after the other: a `networkx.MultiDiGraph`, each cell in a cluster of its own."""
-        from networkx import MultiDiGraph
-
-        graph = MultiDiGraph()
-        axes = "batch, time" if self.batch_first else "time, batch"
-        graph.add_node("x", kind="data", label=f"sequence ({axes}, {self.input_size})")
-        source = "x"
-        for i, cell in enumerate(self.cells):
-            inner = cell.to_networkx()
-            for node, attributes in inner.nodes(data=True):
-                if node != "x":
-                    graph.add_node(f"{i}:{node}", **attributes, cluster=(f"layer {i}",))
-            for tail, head, key, attributes in inner.edges(keys=True, data=True):
-                graph.add_edge(source if tail == "x" else f"{i}:{tail}", f"{i}:{head}", key=key, **attributes)
-            source = f"{i}:nonlin"
-        graph.add_node("outputs", kind="data", label=f"outputs ({axes}, {self.hidden_size})")
-        graph.add_edge(source, "outputs", key="outputs")
-        return graph
-
-    def extra_repr(self) -> str:
-        return f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}, batch_first={self.batch_first}"
+        outputs, (h_n,) = self._run(sequence, init_states)
+        return outputs, h_n

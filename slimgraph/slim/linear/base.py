@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import operator
 from abc import abstractmethod
 from typing import Any, ClassVar
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from slimgraph.doors import Drawable
 from slimgraph.errors import DtypeError, OptionError, ShapeError, StrictOptions
-from slimgraph.slim.linear.functions import IdentityGradReLU, check_real, under_autocast
+from slimgraph.slim.linear.functions import IdentityGradReLU, check_real, under_autocast, whole_number
 from slimgraph.slim.linear.registry import even_maps, get_map, maps, register, square_maps, tall_maps
 
 __all__ = [
@@ -226,15 +225,7 @@ class LinearBase(nn.Module, Drawable, metaclass=StrictOptions):
         return next(itertools.chain(self.parameters(), self.buffers()))
 
     def _size(self, word: str, size: int) -> int:
-        try:
-            if isinstance(size, bool):
-                raise TypeError
-            size = operator.index(size)
-        except TypeError:
-            raise OptionError(f"{type(self).__name__} needs a whole number for {word}, got {size!r}") from None
-        if size < 1:
-            raise OptionError(f"{type(self).__name__} needs {word} >= 1, got {word}={size}")
-        return size
+        return whole_number(self, word, size)
 
     def _check_input(self, x: Tensor, dtype: torch.dtype) -> None:
         if x.ndim == 0 or x.shape[-1] != self.in_features:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -77,6 +78,20 @@ def check_bounds(owner: object, sigma_min: float, sigma_max: float, floor: float
         raise OptionError(f"{name} needs sigma_min <= sigma_max, got sigma_min={low} and sigma_max={high}")
     check_number(owner, "sigma_min", low, floor)
     return low, high
+
+
+def whole_number(owner: object, word: str, number: int) -> int:
+    """`number` as an int; raises `OptionError` unless it is a whole number of at least 1."""
+    name = type(owner).__name__
+    try:
+        if isinstance(number, bool):
+            raise TypeError
+        number = operator.index(number)
+    except TypeError:
+        raise OptionError(f"{name} needs a whole number for {word}, got {number!r}") from None
+    if number < 1:
+        raise OptionError(f"{name} needs {word} >= 1, got {word}={number}")
+    return number
 
 
 def at_least_single(x: Tensor) -> Tensor:
