@@ -33,27 +33,28 @@ ONE_BLOCK = 64
 """Up to this n one block takes all reflections: calls cost more there than what is multiplied in vain."""
 
 
-def scaled_rows(U: Tensor) -> tuple[Tensor, Tensor]:
-    """The upper triangle of `U` `(..., k, n)`, each row over its largest entry; and these entries `(..., k, 1)`."""
-    V = U.triu()
+def scaled_rows(U: Tensor, more: int = 0) -> tuple[Tensor, Tensor]:
+    """The upper triangle of `U` `(..., k, n)`, each row over its largest entry, then `more` zeros; and the divisors."""
+    k = U.shape[-2]
+    V = (F.pad(U, (0, 0, 0, more)) if more else U).triu()
     with torch.no_grad():
         largest = V.abs().amax(dim=-1, keepdim=True)
         # Below sqrt(tiny) the gradient may overflow: the row counts as zero and is moved onto its diagonal entry. The
         # graph does not see this, so the gradient still says in which direction to leave zero.
         zero = largest < math.sqrt(torch.finfo(U.dtype).tiny)
-        V.diagonal(0, -2, -1).add_(zero.squeeze(-1))
+        V.diagonal(0, -2, -1).narrow(-1, 0, k).add_(zero.squeeze(-1).narrow(-1, 0, k))
         largest.add_(zero)
     # A reflection does not depend on the length of its row, so the graph may take the divisor as a constant.
-    return V / largest, largest
+    return V.div_(largest), largest
 
 
 def padded(U: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """V `(blocks, m, n)`, the scaled rows of `U` and rows of zeros below the last one; T^-1; and the divisors."""
-    V, largest = scaled_rows(U)
-    k, n = V.shape[-2:]
-    # Products of odd sizes are slow. An array without rows (n = 1) gives rows of zeros, so that it stays in the graph.
+    k, n = U.shape[-2:]
+    # Products of odd sizes are slow. An array without rows (n = 1) gets rows of zeros, so that it stays in the graph.
     m = 16 * max(1, math.ceil(k / 16)) if n <= ONE_BLOCK else BLOCK
-    V = F.pad(V, (0, 0, 0, -k % m or m * (k == 0))).view(-1, m, n)
+    V, largest = scaled_rows(U, -k % m or m * (k == 0))
+    V = V.view(-1, m, n)
     inverse = torch.bmm(V, V.mT)
     # Solvers read the upper triangle alone. A squared length is at least 1, that of a row of zeros 0.
     inverse.diagonal(0, 1, 2).mul_(0.5).clamp_min_(0.5)
@@ -133,7 +134,9 @@ def gradients(ctx: Any, grad: Tensor, plain: Callable[..., Tensor], by_hand: Cal
 def rows_gradient(minus_Z: Tensor, V: Tensor, Y: Tensor, U: Tensor, largest: Tensor) -> Tensor:
     """The gradient of `U` from -Z, which is overwritten."""
     dV = minus_Z.baddbmm_(torch.bmm(minus_Z, Y.mT).tril_(-1), V, alpha=-1)
-    return dV.view(*U.shape[:-2], -1, U.shape[-1]).narrow(-2, 0, U.shape[-2]).triu().div_(-largest)
+    # What lies below the upper triangle and what the rows of zeros got is no gradient.
+    dV = dV.view(*largest.shape[:-1], -1).triu_().div_(-largest)
+    return dV.narrow(-2, 0, U.shape[-2])
 
 
 class Product(torch.autograd.Function):
@@ -204,7 +207,7 @@ class Reflect(torch.autograd.Function):
                 block = rest.clone()
             P = torch.mm(block, turned.mT)
             rest.addmm_(P, v, alpha=-1)
-            used += block, P
+            used += block, P, v, turned
         y.narrow(-1, n - 1, 1).mul_(sign)
         ctx.inputs = 3
         ctx.save_for_backward(x, U, sign, V, Y, T, largest, *used)
@@ -220,9 +223,9 @@ def _reflect_by_hand(inputs: Any, kept: Any, grad: Tensor) -> tuple[Any, ...]:
     dx = grad.reshape(-1, U.shape[1]).clone(memory_format=torch.contiguous_format)
     dx.select(1, -1).mul_(sign)
     minus_Z = torch.zeros_like(V)
-    parts = list(zip(*map(from_first_columns, (V, Y, minus_Z)), T.unbind(), used[::2], used[1::2], strict=True))
+    parts = list(zip(*(used[i::4] for i in range(4)), T.unbind(), from_first_columns(minus_Z), strict=True))
     # Of one block G Q^T = x^T dx with dx = dy Q^T, and as Y Q = -T V, -Z = Y x^T dx - Y dx^T x = P^T dx + T dP^T x.
-    for v, turned, z, t, block, P in reversed(parts):
+    for block, P, v, turned, t, z in reversed(parts):
         dy = dx[:, -v.shape[1] :]
         dP = torch.mm(dy, v.mT)
         dy.addmm_(dP, turned, alpha=-1)
