@@ -95,6 +95,10 @@ def test_one_step_of_each_half_is_marked_and_the_target_is_of_the_marked_values(
         assert 0 <= values.min() < 0.01 and 0.99 < values.max() < 1
 
 
+def test_sizes_and_seeds_may_come_from_numpy():
+    assert torch.equal(bench.add(np.int64(3), np.int32(9), np.int64(4)).inputs, bench.add(3, 9, 4).inputs)
+
+
 def test_two_steps_are_enough_for_two_marks():
     assert bench.add(0, 2, 5).inputs[..., 1].tolist() == [[1.0, 1.0]] * 5
 
@@ -199,7 +203,7 @@ def test_a_broken_file_is_told(mnist, content, words):
         bench.load_pmnist(folder)
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(bytes(100))[:-9]])
+@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(bytes(100))[:-9], gzip.compress(b"")[:10] + b"x" * 9])
 def test_a_broken_gzip_file_is_told(mnist, content):
     folder, _ = mnist
     (folder / "t10k-labels-idx1-ubyte.gz").write_bytes(content)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,7 +213,7 @@ def _read_idx(folder: Path, name: str) -> np.ndarray:
         )
     try:
         content = (gzip.decompress if file.suffix == ".gz" else bytes)(file.read_bytes())
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{file} is no gzip file, or not a whole one: {error}") from error
     axes = int(name[name.index("idx") + 3])
     start = 4 + 4 * axes
@@ -227,13 +228,17 @@ def _read_idx(folder: Path, name: str) -> np.ndarray:
 def _generator(name: str, rng: int | torch.Generator) -> torch.Generator:
     if isinstance(rng, torch.Generator):
         return rng
-    if isinstance(rng, bool) or not isinstance(rng, int):
+    if not _is_whole(rng):
         raise OptionError(f"{name} needs a whole number or a torch.Generator for rng, got {rng!r}")
-    return torch.Generator().manual_seed(rng)
+    return torch.Generator().manual_seed(int(rng))
 
 
-def _check_sizes(name: str, **sizes: tuple[int, int]) -> None:
+def _check_sizes(name: str, **sizes: tuple[Any, int]) -> None:
     """Each size comes with its least value."""
     for word, (size, least) in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, int) or size < least:
+        if not _is_whole(size) or size < least:
             raise OptionError(f"{name} needs a whole number {word} >= {least}, got {word}={size!r}")
+
+
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, int | np.integer) and not isinstance(number, bool)
