@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from slimgraph import Node, PenaltyLoss, Problem, slim
 from slimgraph.symbolic import Loss
+
+# A linear recurrence keeps or forgets as its map does, and nothing else fades.
+NONLINEARITIES = {"identity": nn.Identity, "tanh": torch.tanh, "relu": torch.relu}
 
 
 class States(nn.Module):
@@ -20,15 +24,14 @@ class States(nn.Module):
         return states if self.every_step else states[:, -1]
 
 
-def make_problem(task, recipe, cell="RNN", hidden_map="orthogonal"):
+def make_problem(task, recipe, cell="RNN", hidden_map="orthogonal", nonlin="identity"):
     """Encoder, recurrence and decoder as nodes, and the task's own loss."""
     features = task.inputs.shape[-1]
     width = recipe.encoder or features
     encoder = nn.Sequential(slim.Linear(features, width, bias=True), nn.ReLU()) if recipe.encoder else nn.Identity()
     options = {"hidden_map": hidden_map}
     if cell == "RNN":
-        # Linear, between two layers that are not: nothing fades but what the map itself forgets.
-        options["nonlin"] = nn.Identity
+        options["nonlin"] = NONLINEARITIES[nonlin]
     if slim.maps[hidden_map] is slim.OrthogonalLinear:
         # Of even size and determinant -1 it has the eigenvalues 1 and -1: one number can be kept for ever.
         options["hidden_args"] = {"det": -1}

@@ -46,9 +46,11 @@ def plot(path, title, baseline, curves):
 
 @torch.no_grad()
 def result(problem, task):
-    """The loss on all samples of a task and, where classes are asked for, the share that is told right."""
+    """The loss on all samples of a task and, where classes are asked for, the share of samples right at every step."""
     output = problem(task.dataset("test").datadict)
-    right = f"{(output['y'].argmax(-1) == task.targets).float().mean():.2%}" if task.outputs > 1 else "-"
+    right = "-"
+    if task.outputs > 1 and output["loss"].isfinite():
+        right = f"{(output['y'].argmax(-1) == task.targets).reshape(len(task), -1).all(1).float().mean():.2%}"
     parameters = sum(p.numel() for p in problem.parameters())
     return {"parameters": parameters, "test loss": f"{output['loss']:.5f}", "right": right}
 

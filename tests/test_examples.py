@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from slimgraph import slim
+from slimgraph import Node, PenaltyLoss, Problem, slim
+from slimgraph.symbolic import Loss
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -147,6 +150,28 @@ def test_a_second_fit_of_a_task_gives_the_same_numbers_and_a_second_seed_others(
     assert len(curves[0].train) == recipe.steps and len(curves[0].val) > 0
     assert curves[0].train == curves[1].train != curves[2].train
     assert all(torch.equal(a, b) for a, b in zip(problems[0].parameters(), problems[1].parameters(), strict=True))
+
+
+def test_a_fit_that_explodes_is_told_and_still_has_its_row(memory, capsys):
+    from long_memory_plots import result
+
+    example, _, tasks = memory
+    recipe, train, val, test = tasks.make("copying", quick=True)
+    problem, curve = example.fit(replace(recipe, lr=1e3), train, val, hidden_map="linear")
+    assert "linear: 'fit' is " in capsys.readouterr().err and len(curve.train) < recipe.steps
+    row = result(problem, test)
+    assert row["test loss"] in ("nan", "inf") and row["right"] == "-"
+
+
+def test_a_sample_is_right_when_every_step_of_it_is(memory):
+    from long_memory_plots import result
+
+    task = memory[2].make("copying", quick=True)[3]
+    told = F.one_hot(task.targets, task.outputs).float()
+    # A quarter of the samples is wrong, each at one step.
+    told[: len(task) // 4, 7] = torch.eye(task.outputs)[0]
+    copied = Problem([Node(lambda x: told, ["x"], ["y"])], PenaltyLoss([Loss(["y", "target"], task.loss)]))
+    assert result(copied, task)["right"] == "75.00%"
 
 
 def test_the_sets_of_a_task_share_no_sequence(memory):
