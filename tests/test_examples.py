@@ -200,12 +200,26 @@ def test_the_moved_digits_come_after_the_ones_that_were_measured(memory):
 
 
 @pytest.mark.slow
-def test_the_adding_problem_is_solved(memory):
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("task", "at_most"), [("add", 0.01), ("copying", 0.002)])
+def test_an_orthogonal_state_remembers_over_two_hundred_steps(memory, task, at_most):
     example, _, tasks = memory
-    recipe, train, val, test = tasks.make("add")
+    recipe, train, val, test = tasks.make(task)
     problem, _ = example.fit(recipe, train, val)
     with torch.no_grad():
-        assert problem(test.dataset("test").datadict)["loss"] < 0.01
+        assert problem(test.dataset("test").datadict)["loss"] < at_most < test.baseline / 10
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_permuted_digits_are_read_pixel_by_pixel(memory):
+    pytest.importorskip("sklearn")
+    example, _, tasks = memory
+    recipe, train, val, test = tasks.make("digits", permuted=True)
+    problem, _ = example.fit(recipe, train, val)
+    with torch.no_grad():
+        right = problem(test.dataset("test").datadict)["y"].argmax(-1) == test.targets
+    assert right.float().mean() >= 0.965
 
 
 @pytest.mark.slow
