@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
+
+from slimgraph import Node, PenaltyLoss, Problem, slim
+from slimgraph.symbolic import Loss
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -94,6 +99,127 @@ def test_the_baselines_are_what_their_names_say(house):
 def test_a_wrong_argument_is_told_in_one_line(arguments, words):
     done = run("twin_house.py", *arguments)
     assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+
+
+# ---- long memory
+
+
+@pytest.fixture
+def memory(monkeypatch):
+    """The modules of the long-memory example."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import long_memory
+    import long_memory_model
+    import long_memory_tasks
+
+    return long_memory, long_memory_model, long_memory_tasks
+
+
+@pytest.mark.parametrize(
+    ("arguments", "picture", "words"),
+    [
+        (["--task", "copying", "--hidden-map", "orthogonal", "linear"], "copying.png", ["linear", "baseline 0.5199"]),
+        (["--task", "add"], "add.png", ["orthogonal", "baseline 0.1667"]),
+        (["--task", "digits", "--permuted"], "permuted_pixels.png", ["permuted pixels, 64 steps", "baseline 2.298"]),
+    ],
+    ids=["copying", "add", "digits"],
+)
+def test_the_long_memory_example_leaves_a_table_and_a_picture(tmp_path, arguments, picture, words):
+    if "digits" in arguments:
+        pytest.importorskip("sklearn")
+    done = run("long_memory.py", *arguments, "--quick", "--out", tmp_path / "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path / "out" / picture) in done.stdout
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == [picture]
+    for word in ("hidden map", "test loss", "minutes", *words):
+        assert word in done.stdout
+    assert "train_loss" in done.stderr  # the bar, at its end
+
+
+def test_a_wrong_hidden_map_is_told_in_one_line():
+    done = run("long_memory.py", "--hidden-map", "orthogonl")
+    assert done.returncode == 2 and "Did you mean 'orthogonal'" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("cell", [cell for cell in ("RNN", "GRU", "LSTM") if hasattr(slim, cell)])
+@pytest.mark.parametrize("task", ["add", "copying"])
+def test_a_second_fit_of_a_task_gives_the_same_numbers_and_a_second_seed_others(memory, cell, task):
+    example, _, tasks = memory
+    recipe, train, val, _ = tasks.make(task, quick=True)
+    problems, curves = zip(*(example.fit(recipe, train, val, cell, seed=seed) for seed in (0, 0, 1)), strict=True)
+    assert len(curves[0].train) == recipe.steps and len(curves[0].val) > 0
+    assert curves[0].train == curves[1].train != curves[2].train
+    assert all(torch.equal(a, b) for a, b in zip(problems[0].parameters(), problems[1].parameters(), strict=True))
+
+
+def test_a_fit_that_explodes_is_told_and_still_has_its_row(memory, capsys):
+    from long_memory_plots import result
+
+    example, _, tasks = memory
+    recipe, train, val, test = tasks.make("copying", quick=True)
+    problem, curve = example.fit(replace(recipe, lr=1e3), train, val, hidden_map="linear")
+    assert "linear: 'fit' is " in capsys.readouterr().err and len(curve.train) < recipe.steps
+    row = result(problem, test)
+    assert row["test loss"] in ("nan", "inf") and row["right"] == "-"
+
+
+def test_a_sample_is_right_when_every_step_of_it_is(memory):
+    from long_memory_plots import result
+
+    task = memory[2].make("copying", quick=True)[3]
+    told = F.one_hot(task.targets, task.outputs).float()
+    # A quarter of the samples is wrong, each at one step.
+    told[: len(task) // 4, 7] = torch.eye(task.outputs)[0]
+    copied = Problem([Node(lambda x: told, ["x"], ["y"])], PenaltyLoss([Loss(["y", "target"], task.loss)]))
+    assert result(copied, task)["right"] == "75.00%"
+
+
+def test_the_sets_of_a_task_share_no_sequence(memory):
+    _, train, val, test = memory[2].make("copying", quick=True)
+    said = [tuple(row) for task in (train, val, test) for row in task.targets[:, -10:].tolist()]
+    assert len(set(said)) == len(said) == len(train) + len(val) + len(test)
+
+
+def test_the_orthogonal_state_can_keep_a_number_for_ever(memory):
+    _, model, tasks = memory
+    recipe, train, _, _ = tasks.make("add", quick=True)
+    W = model.make_problem(train, recipe).node("recurrence").callable.rnn.cells[0].hidden_map.effective_W()
+    assert (torch.linalg.eigvals(W.detach()) - 1).abs().min() < 1e-5
+
+
+def test_the_moved_digits_come_after_the_ones_that_were_measured(memory):
+    pytest.importorskip("sklearn")
+    train, val, test = memory[2].digits(copies=3)
+    assert val is None and len(train) == 3 * 1347 and len(test) == 450
+    one, two, three = train.inputs.split(1347)
+    # The numbers of grey in the measured ones are sixteenths; a move mixes them, and differently in each copy.
+    assert torch.equal(one * 16, (one * 16).round()) and not torch.equal(two, three)
+    for moved in (two, three):
+        assert 0.02 < (moved - one).abs().mean() < 0.15 and moved.min() >= 0 and moved.max() <= 1 + 1e-6
+    assert torch.equal(*train.targets.split(1347)[:2])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("task", "at_most"), [("add", 0.01), ("copying", 0.002)])
+def test_an_orthogonal_state_remembers_over_two_hundred_steps(memory, task, at_most):
+    example, _, tasks = memory
+    recipe, train, val, test = tasks.make(task)
+    problem, _ = example.fit(recipe, train, val)
+    with torch.no_grad():
+        assert problem(test.dataset("test").datadict)["loss"] < at_most < test.baseline / 10
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_permuted_digits_are_read_pixel_by_pixel(memory):
+    pytest.importorskip("sklearn")
+    example, _, tasks = memory
+    recipe, train, val, test = tasks.make("digits", permuted=True)
+    problem, _ = example.fit(recipe, train, val)
+    with torch.no_grad():
+        right = problem(test.dataset("test").datadict)["y"].argmax(-1) == test.targets
+    assert right.float().mean() >= 0.965
 
 
 @pytest.mark.slow
