@@ -21,9 +21,8 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
-from slimgraph.slim.linear.functions import under_autocast
+from slimgraph.slim.linear.functions import is_traced, under_autocast
 
 State = tuple[Tensor, ...]
 Nonlin = Callable[[Tensor], Tensor]
@@ -59,13 +58,6 @@ class Steps:
         step = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
         sequence = torch.arange(len(step)) - first[step]
         return first[lengths - 1] + sequences, first[lengths[sequence] - 1 - step] + sequence
-
-
-def is_traced() -> bool:
-    """Whether somebody wants to see plain operations: a compiler, a tracer, `torch.func` or forward mode."""
-    if torch.compiler.is_compiling() or torch._C._is_tracing():
-        return True
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:

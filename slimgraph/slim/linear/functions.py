@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from slimgraph.errors import DtypeError, OptionError
 
@@ -131,6 +132,13 @@ def autograd_state() -> tuple[object, object]:
     autograd: Any = vars(torch._C)["_autograd"]
     hooks = getattr(autograd, "_top_saved_tensors_default_hooks", lambda ignore_tracing: None)
     return hooks(False), torch._C._current_graph_task_id()
+
+
+def is_traced() -> bool:
+    """Whether a compiler, a tracer, `torch.func` or forward-mode differentiation has to see plain operations."""
+    if torch.compiler.is_compiling() or torch._C._is_tracing():
+        return True
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def under_autocast(device: torch.device) -> bool:

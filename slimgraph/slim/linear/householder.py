@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from slimgraph.errors import OptionError, ShapeError
 from slimgraph.slim.linear import compact_wy as wy
+from slimgraph.slim.linear.functions import is_traced
 
 
 def reflect(x: Tensor, U: Tensor, sign: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ def reflect(x: Tensor, U: Tensor, sign: Tensor) -> Tensor:
     if U.dtype.itemsize < 4:
         # LAPACK has no triangular solve in half precision.
         return reflect(x.float(), U.float(), sign.float()).to(x.dtype)
-    return wy.in_blocks(x, U, sign) if differentiated_outside() else wy.Reflect.apply(x, U, sign)
+    return wy.in_blocks(x, U, sign) if is_traced() else wy.Reflect.apply(x, U, sign)
 
 
 def product(U: Tensor, sign: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ def product(U: Tensor, sign: Tensor) -> Tensor:
         return product(U.float(), sign.float()).to(U.dtype)
     if U.shape[-1] > wy.ONE_BLOCK:
         return reflect(torch.eye(U.shape[-1], dtype=U.dtype, device=U.device), U, sign)
-    return wy.in_one_block(U, sign) if differentiated_outside() else wy.Product.apply(U, sign)
+    return wy.in_one_block(U, sign) if is_traced() else wy.Product.apply(U, sign)
 
 
 def decomposition(U: Tensor, V: Tensor, sign_U: Tensor, sign_V: Tensor, sigma: Tensor) -> Tensor:
@@ -46,14 +46,7 @@ def decomposition(U: Tensor, V: Tensor, sign_U: Tensor, sign_V: Tensor, sigma: T
     if U.dtype.itemsize < 4:
         return decomposition(*(t.float() for t in (U, V, sign_U, sign_V, sigma))).to(U.dtype)
     factors = U, V, sign_U, sign_V, sigma
-    return wy.between_two(*factors) if differentiated_outside() else wy.Decomposition.apply(*factors)
-
-
-def differentiated_outside() -> bool:
-    """Whether a compiler, torch.func or forward-mode differentiation has to see the plain operations."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return True
-    return forward_ad._current_level >= 0
+    return wy.between_two(*factors) if is_traced() else wy.Decomposition.apply(*factors)
 
 
 def first_columns(U: Tensor, sign: Tensor, p: int) -> Tensor:

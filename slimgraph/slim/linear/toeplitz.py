@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from slimgraph.slim.linear.base import LinearBase
-from slimgraph.slim.linear.functions import under_autocast
+from slimgraph.slim.linear.functions import is_traced, under_autocast
 from slimgraph.slim.linear.registry import register
 
 
@@ -95,9 +95,7 @@ class ToeplitzLinear(LinearBase):
             return super().forward(x)
         self._check_input(x, self.t.dtype)
         args = x.reshape(-1, self.in_features), self.t, self.out_features
-        # Compilers and torch.func differentiate the plain operations themselves.
-        plain = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-        y: Tensor = convolve(*args)[0] if plain else _Convolve.apply(*args)  # pyright: ignore[reportAssignmentType]
+        y: Tensor = convolve(*args)[0] if is_traced() else _Convolve.apply(*args)  # pyright: ignore[reportAssignmentType]
         y = y.reshape(*x.shape[:-1], self.out_features)
         return y if self.bias is None else y + self.bias
 
