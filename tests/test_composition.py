@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 import pickle
 from collections.abc import Callable
 
@@ -329,6 +330,10 @@ def names(*chosen: str) -> tuple[str, ...]:
     (lambda: slim.SymplecticLinear(4, 4) @ slim.SymplecticLinear(4, 4), ["symplectic"]),
     (lambda: slim.ToeplitzLinear(3, 5) + slim.ToeplitzLinear(3, 5), ["toeplitz"]),
     (lambda: slim.PSDLinear(4, 4) + slim.SymmetricSpectralLinear(4, 4), ["psd"]),
+    (lambda: slim.PSDLinear(4, 4) + slim.SymmetricSpectralLinear(4, 4, sigma_min=-1.0), ["symmetric"]),
+    (lambda: slim.PSDLinear(4, 4) + slim.GershgorinLinear(4, 4), ["psd"]),
+    (lambda: slim.PSDLinear(4, 4) + slim.GershgorinLinear(4, 4, real=False), []),
+    (lambda: slim.StableSplitLinear(4, 3) @ slim.StableSplitLinear(3, 4), ["bounded_Lp_norm"]),
     (lambda: orthogonal() + orthogonal(), ["bounded_Lp_norm"]),
     (lambda: slim.Linear(8, 8) @ slim.LowRankLinear(8, 8, rank=2), ["low_rank"]),
     (lambda: slim.BlockDiagonal([slim.HurwitzLinear(2, 2), slim.DampedSkewSymmetricLinear(3, 3)]), ["hurwitz"]),
@@ -366,6 +371,23 @@ BOUNDED = [
     (
         lambda: slim.BlockDiagonal([slim.SpectralLinear(2, 4, sigma_min=0.5), slim.SpectralLinear(2, 3, sigma_max=2)]),
         {"spectral": {"sigma_min": 0.1, "sigma_max": 2.0}},
+    ),
+    # Eigenvalues of both signs: the singular values are their sizes.
+    (
+        lambda: orthogonal() @ slim.SymmetricSpectralLinear(4, 4, sigma_min=-3.0, sigma_max=1.0),
+        {"spectral": {"sigma_min": 0.0, "sigma_max": 3.0}},
+    ),
+    (
+        lambda: orthogonal() @ slim.SymmetricSpectralLinear(4, 4, sigma_min=-3.0, sigma_max=-0.5),
+        {"spectral": {"sigma_min": 0.5, "sigma_max": 3.0}},
+    ),
+    (
+        lambda: slim.GershgorinLinear(4, 4, sigma_min=-2.0) + slim.SymmetricSpectralLinear(4, 4),
+        {"symmetric_spectral": {"sigma_min": -1.9, "sigma_max": 2.0}},
+    ),
+    (
+        lambda: slim.StableSplitLinear(3, 4) @ slim.StableSplitLinear(4, 4, sigma_max=2.0),
+        {"bounded_Lp_norm": {"sigma_min": 0.0, "sigma_max": 2.0, "p": math.inf}},
     ),
     (
         lambda: slim.PerronFrobeniusLinear(3, 3, sigma_min=0.5) @ slim.PerronFrobeniusLinear(3, 3, sigma_max=2),
