@@ -248,9 +248,13 @@ def test_chains_flatten_and_keep_each_map_once():
     (lambda: orthogonal(3) @ slim.Linear(4, 2), r"got OrthogonalLinear \(3, 3\) @ Linear \(4, 2\)"),
     (lambda: orthogonal(3) + slim.Linear(3, 2), r"one size, got OrthogonalLinear \(3, 3\) \+ Linear \(3, 2\)"),
     (lambda: slim.BlockDiagonal([]), "BlockDiagonal needs at least 1 map, got none"),
-    (lambda: slim.BlockDiagonal(orthogonal(2)), r"BlockDiagonal needs a list of maps, got OrthogonalLinear\("),
+    (lambda: slim.BlockDiagonal(orthogonal(2)), r"BlockDiagonal needs a list of maps, .*, got OrthogonalLinear\("),
+    (lambda: slim.BlockDiagonal(orthogonal(2), orthogonal(2)), r"list of maps, BlockDiagonal\(\[a, b\]\), got 2 argum"),
+    (lambda: slim.ProductLinear("orthogonal"), r"ProductLinear needs a list of maps, .*, got 'orthogonal'"),
     (lambda: slim.BlockDiagonal([torch.nn.Linear(2, 2)]), r"BlockDiagonal needs structured maps, got Linear\(in_f"),
-    (lambda: orthogonal(2) @ torch.nn.Linear(2, 2), r"OrthogonalLinear @ takes another structured map; got Linear\("),
+    (lambda: orthogonal(2) @ torch.nn.Linear(2, 2), r"OrthogonalLinear @ .*; got a Linear; torch\.nn\.Sequ"),
+    (lambda: torch.ones(3, 2).numpy() @ orthogonal(2), r"OrthogonalLinear @ .*; map\(x\) applies a map to a tensor"),
+    (lambda: torch.ones(2, 2).numpy() + orthogonal(2), r"OrthogonalLinear \+ .*; map\(x\) applies a map to a tensor"),
     (lambda: orthogonal(2) + 1, r"OrthogonalLinear \+ takes another structured map; got 1"),
     (lambda: sum([orthogonal(2), orthogonal(2)]), r"OrthogonalLinear \+ takes another structured map; got 0"),
     (lambda: torch.ones(3, 2) @ orthogonal(2), r"OrthogonalLinear @ .*; map\(x\) applies a map to a tensor"),
@@ -260,6 +264,13 @@ def test_chains_flatten_and_keep_each_map_once():
 def test_what_does_not_fit_is_refused_by_name_and_size(build: Callable, message: str):
     with pytest.raises(OptionError, match=message):
         build()
+
+
+@pytest.mark.parametrize("make", [lambda: orthogonal(2) @ orthogonal(2), lambda: slim.Linear(2, 2)])
+@pytest.mark.parametrize("x", [[[1.0, 2.0]], torch.ones(1, 2).numpy()])
+def test_an_input_that_is_no_tensor_is_refused(make: Make, x: object):
+    with pytest.raises(DtypeError, match=rf"Linear needs a tensor, got {type(x).__name__}; write torch.as_tensor"):
+        make()(x)
 
 
 def test_maps_of_two_dtypes_are_refused():
