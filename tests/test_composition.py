@@ -310,6 +310,8 @@ def test_the_graph_has_the_parts_in_clusters():
     assert [n for n in graph if graph.in_degree(n) == 0 and graph.nodes[n]["kind"] == "data"] == ["x"]
     assert [n for n in graph if graph.out_degree(n) == 0] == ["y"]
     assert "SymmetricLinear" in (a @ b + a).graph().to_string()
+    blocks = slim.BlockDiagonal([a, slim.Linear(2, 3)]).to_networkx()
+    assert [blocks.nodes[n]["label"] for n in blocks.successors("x")] == ["x[0:4]", "x[4:6]"]
 
 
 # Which promises survive
@@ -350,6 +352,7 @@ def names(*chosen: str) -> tuple[str, ...]:
     (lambda: slim.BlockDiagonal([slim.HurwitzLinear(2, 2), slim.DampedSkewSymmetricLinear(3, 3)]), ["hurwitz"]),
     (lambda: slim.IdentityLinear(4, 4) @ slim.RightStochasticLinear(4, 3), ["rstochastic"]),
     (lambda: slim.Linear(4, 4) @ orthogonal(), []),
+    (lambda: slim.SumLinear([orthogonal()]), ["orthogonal"]),
     (lambda: slim.BlockDiagonal([orthogonal(2), orthogonal(3)]), ["orthogonal"]),
     (lambda: slim.BlockDiagonal([orthogonal(2), slim.SpectralLinear(3, 5)]), ["spectral"]),
     (lambda: slim.BlockDiagonal([slim.LeftStochasticLinear(2, 3), slim.LeftStochasticLinear(2, 1)]), ["lstochastic"]),

@@ -250,6 +250,13 @@ class BlockDiagonal(ComposedLinear):
         stretches = x.split([term.in_features for term in self.terms], dim=-1)
         return torch.cat([term(own) for term, own in zip(self.terms, stretches, strict=True)], dim=-1)
 
+    def _source(self, graph: Any, ends: list[str], i: int) -> str:
+        start = sum(term.in_features for term in self.terms[:i])
+        stretch = f"x[{start}:{start + self.terms[i].in_features}]"
+        graph.add_node(f"{i}: x", kind="operation", label=stretch)
+        graph.add_edge("x", f"{i}: x", key="x")
+        return f"{i}: x"
+
     def _composed_bias(self) -> Tensor:
         zero = self._anchor().new_zeros
         return torch.cat([zero(t.out_features) if t.bias is None else t.bias for t in self.terms])

@@ -254,6 +254,8 @@ def survivors(operation: str, parts: list[dict[str, Options]], sizes: list[Size]
 
     operation: 'product', 'sum' or 'blocks'; `sizes` are those of the parts, `size` that of the whole.
     """
+    if len(parts) == 1:
+        return parts[0]
     found: dict[str, Options] = {}
     for key, promise in PROMISES.items():
         rule: Rule | None = getattr(promise, operation)
