@@ -6,6 +6,7 @@ docs/maps.json.
 
 import inspect
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from slimgraph.slim.linear.promises import PROMISES, Rule
 
 DOCS = Path(__file__).parent
 PAGE, COSTS, PICTURES = DOCS / "maps.md", DOCS / "maps.json", DOCS / "pictures" / "maps"
+NEEDS = DOCS / "which-map.md"
 SIZE, COST_SIZE, DRAWN_SIZE, STEPS = 64, 256, 24, 400
 
 HEAD = f"""# The structured linear maps
@@ -27,7 +29,8 @@ A map is a trainable linear map `forward(x) = x @ effective_W() + bias` whose ma
 structure while it is trained. Its promise stands in code, `contains(W)`, and the tests hold every map below to it: new,
 after training at a large learning rate, in float32 and float64. Choose by class, `slim.OrthogonalLinear(4, 4)`, or by
 key, `slim.maps["orthogonal"](4, 4)`; constructors begin `(insize, outsize, bias=False)` where the table says nothing
-else. Which map for which need: [which-map.md](which-map.md).
+else. Which map for which need: [which-map.md](which-map.md), whose headings these are; a map stands under the first one
+that names it.
 
 - **parameters**: their number at {SIZE} x {SIZE}, without bias; a free matrix has {SIZE**2:,}.
 - **from_dense**: whether `from_dense(W)` gives the map of a given matrix, or else the nearest one that the class
@@ -38,6 +41,10 @@ else. Which map for which need: [which-map.md](which-map.md).
 - **eigenvalues**: of a {DRAWN_SIZE} x {DRAWN_SIZE} map new (blue circles) and after {STEPS} steps of Adam (orange dots)
   towards one random matrix, the same for all maps; `linear` shows where that one has its own. Green is where the
   promise wants them; the thin circle has radius 1.
+"""
+
+TABLE = """
+## {heading}
 
 | map | W and its promise | sizes | parameters | from_dense | W | step | eigenvalues |
 |---|---|---|---|---|---|---|---|
@@ -74,7 +81,19 @@ def keys() -> dict[str, list[str]]:
     found: dict[type, list[str]] = {}
     for key, cls in slim.maps.items():
         found.setdefault(cls, []).append(key)
-    return {names[0]: names for names in sorted(found.values(), key=lambda names: names[0].lower())}
+    return {names[0]: names for names in found.values()}
+
+
+def families() -> dict[str, list[str]]:
+    """The keys under each heading of docs/which-map.md, each where it is named first."""
+    left, found = set(keys()), {}
+    for section in NEEDS.read_text().split("\n## ")[1:]:
+        named = dict.fromkeys(re.findall(r"^\|[^|]*\| (\w+) \|", section, re.MULTILINE))
+        found[section.splitlines()[0]] = [key for key in named if key in left]
+        left -= set(named)
+    # A map that is younger than that page waits here for its line.
+    found["Others"] = sorted(left)
+    return {heading: members for heading, members in found.items() if members}
 
 
 # The page
@@ -144,13 +163,17 @@ def rule(chosen: Rule | None) -> str:
 
 def page(costs: dict) -> str:
     """docs/maps.md, from the registry and the measured costs."""
-    rows = "".join(row(names, costs["maps"].get(key, {})) for key, names in keys().items())
+    names = keys()
+    tables = "".join(
+        TABLE.format(heading=heading) + "".join(row(names[key], costs["maps"].get(key, {})) for key in members)
+        for heading, members in families().items()
+    )
     kept = "".join(
         f"| {slim.maps[key].__name__} | {rule(p.product)} | {rule(p.sum)} | {rule(p.blocks)} |\n"
         for key, p in PROMISES.items()
         if key in slim.maps and (p.product or p.sum or p.blocks)
     )
-    return HEAD.format(torch=costs["torch"]) + rows + TAIL + kept
+    return HEAD.format(torch=costs["torch"]) + tables + TAIL + kept
 
 
 # The figures

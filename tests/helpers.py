@@ -54,6 +54,9 @@ FOR_POSITIVE_PARAMETERS = {"lasso"}
 # The maps of which the norm or the spectral radius of free weights is bounded: reg_error is 0 wherever that holds.
 FREE_WEIGHTS = {"bounded_Lp_norm", "Power_bound"}
 
+# Nearly every large matrix is, to the few digits of half precision, a member of these.
+NEARLY_EVERYTHING_IN_HALF = {"schur"}
+
 # A bias would break the promise, and is refused.
 WITHOUT_BIAS = {"trivial_nullspace"}
 
@@ -154,15 +157,18 @@ def cases(
     sizes: list[tuple[int, int]],
     biases: tuple[bool, ...] = (False, True),
     dtypes: tuple[torch.dtype, ...] = (torch.float64,),
-    options: bool = True,
+    options: bool | list[tuple[int, int]] = True,
 ) -> pytest.MarkDecorator:
-    """Parametrises a law over the registry: `case` at every legal size, with and without bias, in every dtype."""
+    """Parametrises a law over the registry: `case` at every legal size, with and without bias, in every dtype.
+
+    `options`: whether the sets of `OPTIONS` are under the law too, at the same sizes or at those given here.
+    """
 
     every = [
         Case(key, *size, bias, dtype, chosen)
         for key in keys()
         for chosen in [{}, *(OPTIONS.get(key, []) if options else [])]
-        for size in fitted(key, sizes)
+        for size in fitted(key, options if chosen and isinstance(options, list) else sizes)
         for bias in ((False,) if key in WITHOUT_BIAS else biases)
         for dtype in dtypes
     ]

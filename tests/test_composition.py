@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 import pickle
 from collections.abc import Callable
 
@@ -247,9 +248,13 @@ def test_chains_flatten_and_keep_each_map_once():
     (lambda: orthogonal(3) @ slim.Linear(4, 2), r"got OrthogonalLinear \(3, 3\) @ Linear \(4, 2\)"),
     (lambda: orthogonal(3) + slim.Linear(3, 2), r"one size, got OrthogonalLinear \(3, 3\) \+ Linear \(3, 2\)"),
     (lambda: slim.BlockDiagonal([]), "BlockDiagonal needs at least 1 map, got none"),
-    (lambda: slim.BlockDiagonal(orthogonal(2)), r"BlockDiagonal needs a list of maps, got OrthogonalLinear\("),
+    (lambda: slim.BlockDiagonal(orthogonal(2)), r"BlockDiagonal needs a list of maps, .*, got OrthogonalLinear\("),
+    (lambda: slim.BlockDiagonal(orthogonal(2), orthogonal(2)), r"list of maps, BlockDiagonal\(\[a, b\]\), got 2 argum"),
+    (lambda: slim.ProductLinear("orthogonal"), r"ProductLinear needs a list of maps, .*, got 'orthogonal'"),
     (lambda: slim.BlockDiagonal([torch.nn.Linear(2, 2)]), r"BlockDiagonal needs structured maps, got Linear\(in_f"),
-    (lambda: orthogonal(2) @ torch.nn.Linear(2, 2), r"OrthogonalLinear @ takes another structured map; got Linear\("),
+    (lambda: orthogonal(2) @ torch.nn.Linear(2, 2), r"OrthogonalLinear @ .*; got a Linear; torch\.nn\.Sequ"),
+    (lambda: torch.ones(3, 2).numpy() @ orthogonal(2), r"OrthogonalLinear @ .*; map\(x\) applies a map to a tensor"),
+    (lambda: torch.ones(2, 2).numpy() + orthogonal(2), r"OrthogonalLinear \+ .*; map\(x\) applies a map to a tensor"),
     (lambda: orthogonal(2) + 1, r"OrthogonalLinear \+ takes another structured map; got 1"),
     (lambda: sum([orthogonal(2), orthogonal(2)]), r"OrthogonalLinear \+ takes another structured map; got 0"),
     (lambda: torch.ones(3, 2) @ orthogonal(2), r"OrthogonalLinear @ .*; map\(x\) applies a map to a tensor"),
@@ -259,6 +264,13 @@ def test_chains_flatten_and_keep_each_map_once():
 def test_what_does_not_fit_is_refused_by_name_and_size(build: Callable, message: str):
     with pytest.raises(OptionError, match=message):
         build()
+
+
+@pytest.mark.parametrize("make", [lambda: orthogonal(2) @ orthogonal(2), lambda: slim.Linear(2, 2)])
+@pytest.mark.parametrize("x", [[[1.0, 2.0]], torch.ones(1, 2).numpy()])
+def test_an_input_that_is_no_tensor_is_refused(make: Make, x: object):
+    with pytest.raises(DtypeError, match=rf"Linear needs a tensor, got {type(x).__name__}; write torch.as_tensor"):
+        make()(x)
 
 
 def test_maps_of_two_dtypes_are_refused():
@@ -298,6 +310,8 @@ def test_the_graph_has_the_parts_in_clusters():
     assert [n for n in graph if graph.in_degree(n) == 0 and graph.nodes[n]["kind"] == "data"] == ["x"]
     assert [n for n in graph if graph.out_degree(n) == 0] == ["y"]
     assert "SymmetricLinear" in (a @ b + a).graph().to_string()
+    blocks = slim.BlockDiagonal([a, slim.Linear(2, 3)]).to_networkx()
+    assert [blocks.nodes[n]["label"] for n in blocks.successors("x")] == ["x[0:4]", "x[4:6]"]
 
 
 # Which promises survive
@@ -329,11 +343,16 @@ def names(*chosen: str) -> tuple[str, ...]:
     (lambda: slim.SymplecticLinear(4, 4) @ slim.SymplecticLinear(4, 4), ["symplectic"]),
     (lambda: slim.ToeplitzLinear(3, 5) + slim.ToeplitzLinear(3, 5), ["toeplitz"]),
     (lambda: slim.PSDLinear(4, 4) + slim.SymmetricSpectralLinear(4, 4), ["psd"]),
+    (lambda: slim.PSDLinear(4, 4) + slim.SymmetricSpectralLinear(4, 4, sigma_min=-1.0), ["symmetric"]),
+    (lambda: slim.PSDLinear(4, 4) + slim.GershgorinLinear(4, 4), ["psd"]),
+    (lambda: slim.PSDLinear(4, 4) + slim.GershgorinLinear(4, 4, real=False), []),
+    (lambda: slim.StableSplitLinear(4, 3) @ slim.StableSplitLinear(3, 4), ["bounded_Lp_norm"]),
     (lambda: orthogonal() + orthogonal(), ["bounded_Lp_norm"]),
     (lambda: slim.Linear(8, 8) @ slim.LowRankLinear(8, 8, rank=2), ["low_rank"]),
     (lambda: slim.BlockDiagonal([slim.HurwitzLinear(2, 2), slim.DampedSkewSymmetricLinear(3, 3)]), ["hurwitz"]),
     (lambda: slim.IdentityLinear(4, 4) @ slim.RightStochasticLinear(4, 3), ["rstochastic"]),
     (lambda: slim.Linear(4, 4) @ orthogonal(), []),
+    (lambda: slim.SumLinear([orthogonal()]), ["orthogonal"]),
     (lambda: slim.BlockDiagonal([orthogonal(2), orthogonal(3)]), ["orthogonal"]),
     (lambda: slim.BlockDiagonal([orthogonal(2), slim.SpectralLinear(3, 5)]), ["spectral"]),
     (lambda: slim.BlockDiagonal([slim.LeftStochasticLinear(2, 3), slim.LeftStochasticLinear(2, 1)]), ["lstochastic"]),
@@ -366,6 +385,23 @@ BOUNDED = [
     (
         lambda: slim.BlockDiagonal([slim.SpectralLinear(2, 4, sigma_min=0.5), slim.SpectralLinear(2, 3, sigma_max=2)]),
         {"spectral": {"sigma_min": 0.1, "sigma_max": 2.0}},
+    ),
+    # Eigenvalues of both signs: the singular values are their sizes.
+    (
+        lambda: orthogonal() @ slim.SymmetricSpectralLinear(4, 4, sigma_min=-3.0, sigma_max=1.0),
+        {"spectral": {"sigma_min": 0.0, "sigma_max": 3.0}},
+    ),
+    (
+        lambda: orthogonal() @ slim.SymmetricSpectralLinear(4, 4, sigma_min=-3.0, sigma_max=-0.5),
+        {"spectral": {"sigma_min": 0.5, "sigma_max": 3.0}},
+    ),
+    (
+        lambda: slim.GershgorinLinear(4, 4, sigma_min=-2.0) + slim.SymmetricSpectralLinear(4, 4),
+        {"symmetric_spectral": {"sigma_min": -1.9, "sigma_max": 2.0}},
+    ),
+    (
+        lambda: slim.StableSplitLinear(3, 4) @ slim.StableSplitLinear(4, 4, sigma_max=2.0),
+        {"bounded_Lp_norm": {"sigma_min": 0.0, "sigma_max": 2.0, "p": math.inf}},
     ),
     (
         lambda: slim.PerronFrobeniusLinear(3, 3, sigma_min=0.5) @ slim.PerronFrobeniusLinear(3, 3, sigma_max=2),

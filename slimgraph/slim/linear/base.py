@@ -45,6 +45,9 @@ class LinearBase(nn.Module, Drawable, metaclass=StrictOptions):
     weight: Tensor
     bias: Tensor | None
 
+    # An array on the left would take the map for a number of its own, before `__rmatmul__` is asked.
+    __array_ufunc__ = None
+
     def __init__(self, insize: int, outsize: int, bias: bool = False, provide_weights: bool = True):
         super().__init__()
         self.in_features = self._size("insize", insize)
@@ -188,7 +191,12 @@ class LinearBase(nn.Module, Drawable, metaclass=StrictOptions):
     def _operand(self, symbol: str, other: Any) -> LinearBase:
         if isinstance(other, LinearBase):
             return other
-        what = "map(x) applies a map to a tensor" if isinstance(other, Tensor) else f"got {other!r}"
+        if hasattr(other, "ndim"):
+            what = "map(x) applies a map to a tensor"
+        elif isinstance(other, nn.Module):
+            what = f"got a {type(other).__name__}; torch.nn.Sequential chains modules of any kind"
+        else:
+            what = f"got {other!r}"
         raise OptionError(f"{type(self).__name__} {symbol} takes another structured map; {what}")
 
     def to_networkx(self):
@@ -228,6 +236,9 @@ class LinearBase(nn.Module, Drawable, metaclass=StrictOptions):
         return whole_number(self, word, size)
 
     def _check_input(self, x: Tensor, dtype: torch.dtype) -> None:
+        if not isinstance(x, Tensor):
+            name = type(x).__name__
+            raise DtypeError(f"{type(self).__name__} needs a tensor, got {name}; write torch.as_tensor(...)")
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             raise ShapeError(
                 f"{type(self).__name__} needs a last axis of size {self.in_features},"

@@ -32,11 +32,12 @@ class ComposedLinear(LinearBase):
 
     terms: tuple[LinearBase, ...]
 
-    def __init__(self, terms: Iterable[LinearBase]):
+    def __init__(self, terms: Iterable[LinearBase], *more: object):
         nn.Module.__init__(self)
         name = type(self).__name__
-        if isinstance(terms, nn.Module) or not isinstance(terms, Iterable):
-            raise OptionError(f"{name} needs a list of maps, got {terms!r}")
+        if more or isinstance(terms, nn.Module | str) or not isinstance(terms, Iterable):
+            got = f"{len(more) + 1} arguments" if more else repr(terms)
+            raise OptionError(f"{name} needs a list of maps, {name}([a, b]), got {got}")
         # Chains flatten, so that `a @ b @ c` is one product of three.
         self.terms = tuple(inner for term in terms for inner in (term.terms if type(term) is type(self) else [term]))
         if not self.terms:
@@ -78,9 +79,10 @@ class ComposedLinear(LinearBase):
 
     def forward(self, x: Tensor) -> Tensor:
         # With W at hand one product does; and what is rounded between two terms would be rounded twice.
-        if self.is_materialized or under_autocast(x.device) or self._anchor().dtype.itemsize < 4:
+        anchor = self._anchor()
+        if self.is_materialized or under_autocast(anchor.device) or anchor.dtype.itemsize < 4:
             return super().forward(x)
-        self._check_input(x, self._anchor().dtype)
+        self._check_input(x, anchor.dtype)
         return self._apply_terms(x)
 
     def reg_error(self) -> Tensor:
@@ -247,6 +249,13 @@ class BlockDiagonal(ComposedLinear):
     def _apply_terms(self, x: Tensor) -> Tensor:
         stretches = x.split([term.in_features for term in self.terms], dim=-1)
         return torch.cat([term(own) for term, own in zip(self.terms, stretches, strict=True)], dim=-1)
+
+    def _source(self, graph: Any, ends: list[str], i: int) -> str:
+        start = sum(term.in_features for term in self.terms[:i])
+        stretch = f"x[{start}:{start + self.terms[i].in_features}]"
+        graph.add_node(f"{i}: x", kind="operation", label=stretch)
+        graph.add_edge("x", f"{i}: x", key="x")
+        return f"{i}: x"
 
     def _composed_bias(self) -> Tensor:
         zero = self._anchor().new_zeros

@@ -137,6 +137,12 @@ def join(name: str, choose: Callable[..., float]) -> Rule:
     return chosen
 
 
+def magnitudes(bounds: Options) -> Options:
+    """The bounds of |x| for x in [sigma_min, sigma_max]: of the singular values of a symmetric matrix."""
+    low, high = bounds["sigma_min"], bounds["sigma_max"]
+    return {"sigma_min": max(0.0, low, -high), "sigma_max": max(abs(low), abs(high))}
+
+
 def _interval(parts: list[Options], low: Callable[..., float], high: Callable[..., float]) -> Options:
     return {"sigma_min": low(p["sigma_min"] for p in parts), "sigma_max": high(p["sigma_max"] for p in parts)}
 
@@ -176,7 +182,7 @@ PROMISES: dict[str, Promise] = {
     "stiefel": Promise((), kept_one_way, None, kept_one_way, means={"spectral": dict.fromkeys(BOUNDS, 1.0)}),
     "symplectic": Promise((), kept),
     "symmetric_spectral": Promise(BOUNDS, None, bounds_add, bounds_join, means={
-        "psd": {}, "symmetric": {}, "spectral": dict,
+        "psd": lambda bounds: {} if bounds["sigma_min"] >= 0 else None, "symmetric": {}, "spectral": magnitudes,
     }),
     "symmetric_SVD": Promise(BOUNDS, None, bounds_add, bounds_join, means={"symmetric": {}, "softSVD": dict}),
     "spectral": Promise(BOUNDS, singular_values_multiply, None, singular_values_join, means={"softSVD": dict}),
@@ -195,7 +201,10 @@ PROMISES: dict[str, Promise] = {
     "hurwitz": Promise(("alpha",), None, None, join("alpha", min)),
     "schur_stable": Promise(("radius",), None, None, join("radius", max)),
     "Power_bound": Promise(("max_p",), None, None, join("max_p", max)),
-    "gershgorin": Promise((*BOUNDS, "real"), None, None, discs_join),
+    "gershgorin": Promise((*BOUNDS, "real"), None, None, discs_join, means={
+        "symmetric_spectral": lambda bounds: {name: bounds[name] for name in BOUNDS} if bounds["real"] else None,
+    }),
+    "stable_split": Promise(BOUNDS, means={"bounded_Lp_norm": lambda bounds: bounds | {"p": math.inf}}),
     "doubly_stochastic": Promise((), kept, None, kept, means={"rstochastic": {}, "lstochastic": {}}),
     "rstochastic": Promise((), kept, None, kept, means={"pf": dict.fromkeys(BOUNDS, 1.0)}),
     "lstochastic": Promise((), kept, None, kept, means={"nneg": {}}),
@@ -245,6 +254,8 @@ def survivors(operation: str, parts: list[dict[str, Options]], sizes: list[Size]
 
     operation: 'product', 'sum' or 'blocks'; `sizes` are those of the parts, `size` that of the whole.
     """
+    if len(parts) == 1:
+        return parts[0]
     found: dict[str, Options] = {}
     for key, promise in PROMISES.items():
         rule: Rule | None = getattr(promise, operation)
