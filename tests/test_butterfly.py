@@ -218,6 +218,18 @@ def test_the_fft_is_a_butterfly():
     assert close(x[backwards(16)] @ m.effective_W(), torch.fft.fft(x).real)
 
 
+@pytest.mark.parametrize("complex", [False, True])
+def test_it_starts_orthogonal_in_half_precision_too(complex):
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        m = slim.ButterflyLinear(8, 8, complex=complex, ortho_init=True)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert m.twiddle.dtype == torch.bfloat16
+    W = m.float().complex_W()
+    assert close(W @ W.mH, torch.eye(8, dtype=W.dtype), 0.05)
+
+
 @pytest.mark.parametrize("flag", FLAGS)
 def test_an_option_that_is_no_flag_is_refused(flag):
     with pytest.raises(OptionError, match=rf"ButterflyLinear needs {flag} to be True or False, got {flag}=0\.1"):

@@ -92,7 +92,9 @@ def test_another_p_is_refused_with_the_ones_there_are():
         ) as e:
             slim.BoundedNormLinear(3, 3, p=p)
         assert f"got p={p!r}" in str(e.value)
-    assert isinstance(slim.BoundedNormLinear(3, 3, p=2.0), slim.Linear)
+    for p in (2.0, np.int64(2), np.float32(INF)):
+        m = slim.BoundedNormLinear(3, 3, p=p)
+        assert m.contains(m.effective_W())
 
 
 # The spectral radius

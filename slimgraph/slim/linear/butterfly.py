@@ -96,7 +96,7 @@ class ButterflyLinear(LinearBase):
         self.complex, self.tied_weight = self._flag("complex", complex), self._flag("tied_weight", tied_weight)
         self.increasing_stride = self._flag("increasing_stride", increasing_stride)
         self.ortho_init = self._flag("ortho_init", ortho_init)
-        levels = max(1, (insize - 1).bit_length())
+        levels = max(1, (self.in_features - 1).bit_length())
         self.n = 2**levels
         self.stacks = -(-outsize // self.n)
         places = (self.n - 1,) if tied_weight else (levels, self.n // 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any
 
 import torch
@@ -66,9 +67,10 @@ class BoundedNormLinear(Linear):
     ):
         super().__init__(insize, outsize, bias)
         self.sigma_min, self.sigma_max = check_bounds(self, sigma_min, sigma_max, floor=0.0)
-        if isinstance(p, bool) or not isinstance(p, int | float | str) or p not in NORMS:
+        if isinstance(p, bool) or not isinstance(p, Real | str) or p not in NORMS:
             raise OptionError(f"BoundedNormLinear needs a matrix norm p of 1, 2, inf, 'fro', 'nuc', got p={p!r}")
-        self.p = p
+        # The one that it equals: torch takes no norm by the name of a numpy number.
+        self.p = NORMS[NORMS.index(p)]
         with torch.no_grad():
             norm = self.norm().clamp(min=torch.finfo(self.weight.dtype).tiny)
             edge = (1 - INSIDE) * (self.sigma_max - self.sigma_min)
