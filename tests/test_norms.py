@@ -247,6 +247,15 @@ def test_the_start_is_inside_and_not_needlessly_small(max_p: float):
             assert n < 64 or rho >= 0.4 * min(max_p, 1)
 
 
+def test_the_start_is_the_same_inside_autocast():
+    starts = []
+    for autocast in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            starts.append(slim.PowerBoundLinear(33, 33, max_p=0.3).weight)
+    assert torch.equal(*starts)
+
+
 def test_from_dense_scales_and_keeps_the_eigenvectors():
     W = random(5, 3)
     rho = np.abs(np.linalg.eigvals(W.numpy())).max()

@@ -155,6 +155,11 @@ def under_autocast(device: torch.device) -> bool:
     return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
 
 
+def rounds_between(x: Tensor, dtype: torch.dtype) -> bool:
+    """Whether products of `x` with several factors of `dtype` are rounded in between: half precision and autocast."""
+    return under_autocast(x.device) or dtype.itemsize < 4
+
+
 def full_precision(build: Method) -> Method:
     """A decorator for methods that multiply factors: autocast is off inside.
 

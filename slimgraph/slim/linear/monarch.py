@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from slimgraph.errors import OptionError
 from slimgraph.slim.linear.base import LinearBase
-from slimgraph.slim.linear.functions import full_precision, under_autocast
+from slimgraph.slim.linear.functions import full_precision, is_traced, rounds_between
 from slimgraph.slim.linear.registry import register
 
 
@@ -55,7 +55,7 @@ def pays(owner: LinearBase, x: Tensor, dtype: torch.dtype, per_row: int, buildin
     It should not in half precision or under autocast, which would round the factors. `building` counts the entries that
     are made from the factors on the way to W, `folding` those that are made on the way to both.
     """
-    if x.numel() == 0 or under_autocast(x.device) or dtype.itemsize < 4:
+    if x.numel() == 0 or rounds_between(x, dtype):
         return False
     # In multiplications of one large product, measured on a CPU: those in small blocks, the axes exchanged, the calls.
     rows, exchanged = x.numel() // owner.in_features, owner.in_features + owner.out_features

@@ -189,10 +189,14 @@ class PowerBoundLinear(SquareLinear):
         super().__init__(insize, outsize, bias)
         self.max_p = check_number(self, "max_p", max_p, floor=0.0)
         self.pwr_iters = self._size("pwr_iters", pwr_iters)
-        with torch.no_grad():
-            found, log = powers(at_least_single(self.weight), 3)
-            bound = torch.linalg.vector_norm(found[-1]).pow(1 / 8) * log.exp2()
-            self.weight.mul_((INSIDE * self.max_p / bound.clamp(min=torch.finfo(bound.dtype).tiny)).clamp(max=1))
+        self._scale_down()
+
+    @torch.no_grad()
+    @full_precision
+    def _scale_down(self) -> None:
+        found, log = powers(at_least_single(self.weight), 3)
+        bound = torch.linalg.vector_norm(found[-1]).pow(1 / 8) * log.exp2()
+        self.weight.mul_((INSIDE * self.max_p / bound.clamp(min=torch.finfo(bound.dtype).tiny)).clamp(max=1))
 
     def effective_W(self) -> Tensor:
         return self.weight
