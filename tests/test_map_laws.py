@@ -190,7 +190,7 @@ def test_gradients_equal_finite_differences(case: Case):
     x = case.input(2).requires_grad_()
     values = [p.detach().clone().requires_grad_() for p in m.parameters() if p.numel()]
     names = [name for name, p in m.named_parameters() if p.numel()]
-    assert torch.autograd.gradcheck(of_parameters, (x, *values))
+    assert torch.autograd.gradcheck(of_parameters, (x, *values), check_forward_ad=True)
 
 
 @cases([(1, 1), (3, 3), (2, 4), (4, 2)], biases=(False,))

@@ -27,14 +27,12 @@ def two_products(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """
     h = len(second)
     between = torch.bmm(first.mT, x).view(-1, h, x.shape[2])
-    product: Tensor = _ContiguousGrad.apply(torch.bmm(second.mT, between.transpose(0, 1)))  # pyright: ignore
-    return product
+    product = torch.bmm(second.mT, between.transpose(0, 1))
+    return product if is_traced() else _ContiguousGrad.apply(product)  # pyright: ignore[reportReturnType]
 
 
 class _ContiguousGrad(torch.autograd.Function):
     """The identity, whose gradient is laid out once: both products of the backward pass would copy it in pieces."""
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(y: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
