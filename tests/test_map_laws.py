@@ -275,6 +275,18 @@ def test_copies_and_files_give_the_same_map(case: Case):
         assert not list(twin.parameters()) or not torch.equal(twin.effective_W(), m.effective_W()) or case.outsize == 1
 
 
+@cases(SMALL, biases=(True,), dtypes=(torch.float32,))
+def test_the_parameters_may_be_views_of_one_vector(case: Case):
+    m = case.make().eval()
+    before = m.effective_W()
+    parameters = list(m.parameters())
+    if parameters:
+        # Optimisers of other libraries and sharded training keep them so.
+        vector = torch.nn.utils.parameters_to_vector(parameters)
+        torch.nn.utils.vector_to_parameters(vector, parameters)
+        assert torch.equal(m.effective_W(), before)
+
+
 # Law 6
 
 
@@ -457,10 +469,14 @@ def test_float64_stays_float64_under_autocast_as_in_torch(case: Case):
 
 
 @cases([(8, 8), (8, 65)], biases=(True,), dtypes=(torch.float32,), options=False)
-def test_a_map_in_bfloat16_runs(case: Case):
-    m = case.make().bfloat16().eval()
-    for rows in (1, 300):
-        assert m(case.input(rows).bfloat16()).dtype == torch.bfloat16
+def test_a_map_in_half_precision_runs_and_trains(case: Case):
+    for half in (torch.bfloat16, torch.float16):
+        m = case.make().to(half).eval()
+        for rows in (1, 300):
+            y = m(case.input(rows).to(half))
+            assert y.dtype == half
+        (y.mean() + m.reg_error()).backward() if y.requires_grad else None
+        assert all(p.grad.dtype == half and p.grad.isfinite().all() for p in m.parameters())
 
 
 # What follows from the base

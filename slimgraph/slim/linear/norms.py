@@ -157,7 +157,8 @@ class FiniteGrad(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         # Where the derivative exists it is the condition of the eigenvalue, at least 1 and free of the scale of W.
-        return grad.nan_to_num(0.0).clamp(-1e6, 1e6)
+        largest = min(1e6, torch.finfo(grad.dtype).max)
+        return grad.nan_to_num(0.0).clamp(-largest, largest)
 
 
 def unit_columns(M: Tensor) -> tuple[Tensor, Tensor]:
