@@ -71,7 +71,7 @@ def test_from_dense_projects_the_singular_values_onto_their_sum():
     m = slim.BoundedNormLinear.from_dense(torch.diag(double([5, 4, 1])), sigma_max=3.0, p="nuc")
     assert close(m.effective_W(), torch.diag(double([2, 1, 0])))
     for p in NORMS:
-        zero = slim.BoundedNormLinear.from_dense(torch.randn(3, 4), sigma_min=0.0, sigma_max=0.0, p=p)
+        zero = slim.BoundedNormLinear.from_dense(torch.randn(3, 4).double(), sigma_min=0.0, sigma_max=0.0, p=p)
         assert not zero.effective_W().any() and zero.contains(zero.effective_W())
 
 
