@@ -82,7 +82,7 @@ def test_gradients_through_the_groups_are_exact_twice(options, by_factors):
     def call(x, twiddle):
         return functional_call(m, {"twiddle": twiddle}, (x,))
 
-    assert torch.autograd.gradcheck(call, (x, twiddle))
+    assert torch.autograd.gradcheck(call, (x, twiddle), check_forward_ad=True)
     assert torch.autograd.gradgradcheck(call, (x, twiddle))
 
 
@@ -216,6 +216,18 @@ def test_the_fft_is_a_butterfly():
     assert close(m.complex_W(), F)
     x = torch.randn(16, dtype=torch.float64)
     assert close(x[backwards(16)] @ m.effective_W(), torch.fft.fft(x).real)
+
+
+@pytest.mark.parametrize("complex", [False, True])
+def test_it_starts_orthogonal_in_half_precision_too(complex):
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        m = slim.ButterflyLinear(8, 8, complex=complex, ortho_init=True)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert m.twiddle.dtype == torch.bfloat16
+    W = m.float().complex_W()
+    assert close(W @ W.mH, torch.eye(8, dtype=W.dtype), 0.05)
 
 
 @pytest.mark.parametrize("flag", FLAGS)

@@ -53,7 +53,7 @@ def test_gradients_of_the_fast_product_are_exact_twice(key, size, fast):
         return functional_call(m, dict(zip(names, values, strict=True)), (x,))
 
     x = torch.randn(2, size[0], dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(call, (x, *m.parameters()))
+    assert torch.autograd.gradcheck(call, (x, *m.parameters()), check_forward_ad=True)
     assert torch.autograd.gradgradcheck(call, (x, *m.parameters()))
 
 

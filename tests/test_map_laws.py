@@ -197,7 +197,7 @@ def test_gradients_equal_finite_differences(case: Case):
     x = case.input(2).requires_grad_()
     values = [p.detach().clone().requires_grad_() for p in m.parameters() if p.numel()]
     names = [name for name, p in m.named_parameters() if p.numel()]
-    assert torch.autograd.gradcheck(of_parameters, (x, *values))
+    assert torch.autograd.gradcheck(of_parameters, (x, *values), check_forward_ad=True)
 
 
 @cases([(1, 1), (3, 3), (2, 4), (4, 2)], biases=(False,))
@@ -280,6 +280,18 @@ def test_copies_and_files_give_the_same_map(case: Case):
         assert not twin.is_materialized
         perturb(twin)
         assert not list(twin.parameters()) or not torch.equal(twin.effective_W(), m.effective_W()) or case.outsize == 1
+
+
+@cases(SMALL, biases=(True,), dtypes=(torch.float32,))
+def test_the_parameters_may_be_views_of_one_vector(case: Case):
+    m = case.make().eval()
+    before = m.effective_W()
+    parameters = list(m.parameters())
+    if parameters:
+        # Optimisers of other libraries and sharded training keep them so.
+        vector = torch.nn.utils.parameters_to_vector(parameters)
+        torch.nn.utils.vector_to_parameters(vector, parameters)
+        assert torch.equal(m.effective_W(), before)
 
 
 # Law 6
@@ -446,6 +458,7 @@ def test_autocast_rounds_the_product_and_not_the_factors(case: Case):
     x = case.input(4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         W, y = m.effective_W(), m(x)
+        assert m.contains(W)
     assert W.dtype == torch.float32 and y.dtype == torch.bfloat16
     assert m.contains(W)
     assert torch.equal(y, x.bfloat16() @ W.bfloat16())
@@ -465,10 +478,14 @@ def test_float64_stays_float64_under_autocast_as_in_torch(case: Case):
 
 
 @cases([(8, 8), (8, 65)], biases=(True,), dtypes=(torch.float32,), options=False)
-def test_a_map_in_bfloat16_runs(case: Case):
-    m = case.make().bfloat16().eval()
-    for rows in (1, 300):
-        assert m(case.input(rows).bfloat16()).dtype == torch.bfloat16
+def test_a_map_in_half_precision_runs_and_trains(case: Case):
+    for half in (torch.bfloat16, torch.float16):
+        m = case.make().to(half).eval()
+        for rows in (1, 300):
+            y = m(case.input(rows).to(half))
+            assert y.dtype == half
+        (y.mean() + m.reg_error()).backward() if y.requires_grad else None
+        assert all(p.grad.dtype == half and p.grad.isfinite().all() for p in m.parameters())
 
 
 # What follows from the base

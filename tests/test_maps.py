@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,7 +12,7 @@ from slimgraph import slim
 from slimgraph.errors import DtypeError, OptionError, ShapeError, UnknownOptionError
 from slimgraph.slim.linear.compact_wy import in_blocks
 from slimgraph.slim.linear.householder import reflect
-from tests.helpers import close, perturb
+from tests.helpers import close, keys, perturb
 
 
 def by_loop(x: torch.Tensor, U: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
@@ -567,3 +568,15 @@ def test_reg_error_of_maps_inside_maps_and_of_foreign_modules_counts():
 def test_a_value_of_the_wrong_kind_is_refused(make, message: str):
     with pytest.raises(OptionError, match=message):
         make()
+
+
+def test_numbers_of_numpy_are_numbers():
+    for key in keys():
+        assert slim.maps[key](np.int64(4), np.int32(4))(torch.ones(2, 4)).shape == (2, 4)
+    m = slim.PerronFrobeniusLinear(3, 3, sigma_min=np.float32(0.5), sigma_max=np.int64(1))
+    assert (m.sigma_min, m.sigma_max) == (0.5, 1.0) and type(m.sigma_min) is type(m.sigma_max) is float
+    for value in (np.float32("nan"), 10**400, -np.inf):
+        with pytest.raises(OptionError, match=f"PerronFrobeniusLinear needs a finite sigma_max, got sigma_max={value}"):
+            slim.PerronFrobeniusLinear(3, 3, sigma_max=value)
+    with pytest.raises(OptionError, match=r"needs a number for sigma_max, got sigma_max=np\.True_"):
+        slim.PerronFrobeniusLinear(3, 3, sigma_max=np.bool_(True))

@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 from slimgraph.doors import Drawable
 from slimgraph.errors import DtypeError, OptionError, ShapeError, StrictOptions
-from slimgraph.slim.linear.functions import IdentityGradReLU, check_real, under_autocast, whole_number
+from slimgraph.slim.linear.functions import (
+    IdentityGradReLU,
+    check_real,
+    full_precision,
+    under_autocast,
+    whole_number,
+)
 from slimgraph.slim.linear.registry import even_maps, get_map, maps, register, square_maps, tall_maps
 
 __all__ = [
@@ -78,6 +84,7 @@ class LinearBase(nn.Module, Drawable, metaclass=StrictOptions):
         """How far the weights are from keeping the promise, 0-dim; 0 where it is kept by construction."""
         return self._anchor().new_zeros(())
 
+    @full_precision
     def contains(self, W: Tensor, tol: float | None = None) -> bool:
         """Whether the matrix `W` is finite, of this map's shape, and keeps the promise of the class within `tol`.
 

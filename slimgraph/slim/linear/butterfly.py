@@ -96,7 +96,7 @@ class ButterflyLinear(LinearBase):
         self.complex, self.tied_weight = self._flag("complex", complex), self._flag("tied_weight", tied_weight)
         self.increasing_stride = self._flag("increasing_stride", increasing_stride)
         self.ortho_init = self._flag("ortho_init", ortho_init)
-        levels = max(1, (insize - 1).bit_length())
+        levels = max(1, (self.in_features - 1).bit_length())
         self.n = 2**levels
         self.stacks = -(-outsize // self.n)
         places = (self.n - 1,) if tied_weight else (levels, self.n // 2)
@@ -114,15 +114,17 @@ class ButterflyLinear(LinearBase):
 
     def _unitary(self, blocks: Tensor) -> Tensor:
         """The unitary factors of Gaussian blocks, evenly distributed."""
-        Q, R = torch.linalg.qr(torch.view_as_complex(blocks) if self.complex else blocks)
+        M = at_least_single(blocks)
+        Q, R = torch.linalg.qr(torch.view_as_complex(M) if self.complex else M)
         Q = Q * R.diagonal(dim1=-2, dim2=-1).sgn().unsqueeze(-2)
-        return torch.view_as_real(Q) if self.complex else Q
+        return (torch.view_as_real(Q) if self.complex else Q).to(blocks.dtype)
 
     def _factors(self) -> list[Tensor]:
         """The factors of strides 1, 2, ... as `fold` takes them; of W^T, per stack, for decreasing strides."""
         twiddle, strides = at_least_single(self.twiddle), [1 << k for k in range(self.n.bit_length() - 1)]
         if self.complex:
-            twiddle = torch.view_as_complex(twiddle)
+            # Not view_as_complex: where parameters are views of one vector, pairs may start at an odd place.
+            twiddle = torch.complex(*twiddle.unbind(-1))
         if self.tied_weight:
             factors = [T.unsqueeze(1) for T in twiddle.split(strides, dim=1)]
         else:

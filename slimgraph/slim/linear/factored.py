@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from slimgraph.errors import OptionError
 from slimgraph.slim.linear.base import LinearBase
-from slimgraph.slim.linear.functions import above_zero, check_number, full_precision, symmetric_part, under_autocast
+from slimgraph.slim.linear.functions import above_zero, check_number, full_precision, rounds_between, symmetric_part
 from slimgraph.slim.linear.registry import register
 
 
@@ -20,7 +20,7 @@ def cheaper_by_factors(owner: LinearBase, x: Tensor, dtype: torch.dtype, per_row
     The factors cost `per_row` multiplications for each row of x, and W `build` before the first. They are not for W at
     hand, half precision or autocast, which would round them.
     """
-    if owner.is_materialized or under_autocast(x.device) or dtype.itemsize < 4:
+    if owner.is_materialized or rounds_between(x, dtype):
         return False
     rows = x.numel() // owner.in_features
     return rows * per_row < build + rows * owner.in_features * owner.out_features

@@ -6,6 +6,7 @@ import functools
 import math
 import operator
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, TypeVar
 
 import torch
@@ -60,15 +61,20 @@ def between_inverse(value: Tensor, low: float, high: float) -> Tensor:
 def check_number(owner: object, word: str, value: float, floor: float = -math.inf, above: float = -math.inf) -> float:
     """The option `word` as a float; raises `OptionError` unless it is finite, >= `floor` and > `above`."""
     name = type(owner).__name__
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    # numpy's numbers are real ones too, and its bool is none.
+    if not isinstance(value, Real) or isinstance(value, bool):
         raise OptionError(f"{name} needs a number for {word}, got {word}={value!r}")
-    if not math.isfinite(value):
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
         raise OptionError(f"{name} needs a finite {word}, got {word}={value}")
-    if value < floor:
+    if number < floor:
         raise OptionError(f"{name} needs {word} >= {floor:g}, got {word}={value}")
-    if value <= above:
+    if number <= above:
         raise OptionError(f"{name} needs {word} > {above:g}, got {word}={value}")
-    return float(value)
+    return number
 
 
 def check_bounds(owner: object, sigma_min: float, sigma_max: float, floor: float = -math.inf) -> tuple[float, float]:
@@ -147,6 +153,11 @@ def under_autocast(device: torch.device) -> bool:
     if not torch._C._is_any_autocast_enabled():
         return False
     return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+
+
+def rounds_between(x: Tensor, dtype: torch.dtype) -> bool:
+    """Whether products of `x` with several factors of `dtype` are rounded in between: half precision and autocast."""
+    return under_autocast(x.device) or dtype.itemsize < 4
 
 
 def full_precision(build: Method) -> Method:

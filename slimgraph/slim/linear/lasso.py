@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slimgraph.slim.linear.base import LinearBase
-from slimgraph.slim.linear.functions import IdentityGradReLU, check_number
+from slimgraph.slim.linear.functions import check_number
 from slimgraph.slim.linear.registry import register
 
 
@@ -62,9 +62,8 @@ class LassoLinear(TwoHalves):
         super().__init__(insize, outsize, bias, gamma)
 
     def halves(self) -> tuple[Tensor, Tensor]:
-        u: Tensor = IdentityGradReLU.apply(self.u)  # pyright: ignore[reportAssignmentType]
-        v: Tensor = IdentityGradReLU.apply(self.v)  # pyright: ignore[reportAssignmentType]
-        return u, v
+        # As `IdentityGradReLU`, exactly, in operations that have a forward mode too.
+        return self.u + (self.u.clamp(min=0) - self.u).detach(), self.v + (self.v.clamp(min=0) - self.v).detach()
 
     @torch.no_grad()
     def project_(self) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from slimgraph.errors import OptionError
 from slimgraph.slim.linear.base import LinearBase
-from slimgraph.slim.linear.functions import full_precision, under_autocast
+from slimgraph.slim.linear.functions import full_precision, is_traced, rounds_between
 from slimgraph.slim.linear.registry import register
 
 
@@ -27,14 +27,12 @@ def two_products(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """
     h = len(second)
     between = torch.bmm(first.mT, x).view(-1, h, x.shape[2])
-    product: Tensor = _ContiguousGrad.apply(torch.bmm(second.mT, between.transpose(0, 1)))  # pyright: ignore
-    return product
+    product = torch.bmm(second.mT, between.transpose(0, 1))
+    return product if is_traced() else _ContiguousGrad.apply(product)  # pyright: ignore[reportReturnType]
 
 
 class _ContiguousGrad(torch.autograd.Function):
     """The identity, whose gradient is laid out once: both products of the backward pass would copy it in pieces."""
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(y: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -55,7 +53,7 @@ def pays(owner: LinearBase, x: Tensor, dtype: torch.dtype, per_row: int, buildin
     It should not in half precision or under autocast, which would round the factors. `building` counts the entries that
     are made from the factors on the way to W, `folding` those that are made on the way to both.
     """
-    if x.numel() == 0 or under_autocast(x.device) or dtype.itemsize < 4:
+    if x.numel() == 0 or rounds_between(x, dtype):
         return False
     # In multiplications of one large product, measured on a CPU: those in small blocks, the axes exchanged, the calls.
     rows, exchanged = x.numel() // owner.in_features, owner.in_features + owner.out_features

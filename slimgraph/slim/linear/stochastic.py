@@ -11,7 +11,7 @@ from slimgraph.slim.linear.registry import register
 
 
 def project_rows(W: Tensor, total: Tensor) -> Tensor:
-    """The nearest non-negative matrix whose rows sum to `total` > 0, in the Frobenius norm.
+    """The nearest non-negative matrix whose rows sum to `total` >= 0, in the Frobenius norm.
 
     W: `(rows, columns)`, total: `(rows, 1)`. It lowers every entry of a row by one threshold and cuts at zero.
     Source: Duchi et al. 2008, Efficient projections onto the l1-ball.

@@ -74,7 +74,7 @@ def random_orthogonal(n: int) -> Tensor:
     X.diagonal().add_(torch.copysign(lengths, X.diagonal()))
     X = X / X.diagonal()
     Q = torch.linalg.householder_product(X, 2 / X.square().sum(0)) * (torch.randint(0, 2, (n,)) * 2 - 1)
-    return Q.to(torch.get_default_dtype())
+    return Q.to(torch.get_default_dtype()).contiguous()
 
 
 @register("softSVD")

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from slimgraph.slim.linear.base import SquareLinear
-from slimgraph.slim.linear.functions import at_least_single, check_even, full_precision, under_autocast, upper_triangle
+from slimgraph.slim.linear.factored import cheaper_by_factors
+from slimgraph.slim.linear.functions import at_least_single, check_even, full_precision, upper_triangle
 from slimgraph.slim.linear.registry import register
 
 FACTORS = 5
@@ -47,10 +48,8 @@ class SymplecticLinear(SquareLinear):
         return self._shear(eye, weight).to(self.weight.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = x.numel() // self.in_features
-        # Five products of half the width cost 5/4 of one with W, and W itself costs 5/4 of one for its own rows.
-        cheaper = rows < 5 * self.in_features
-        if self.is_materialized or under_autocast(x.device) or self.weight.dtype.itemsize < 4 or not cheaper:
+        per_row = FACTORS * (self.in_features // 2) ** 2
+        if not cheaper_by_factors(self, x, self.weight.dtype, per_row, build=per_row * self.in_features):
             return super().forward(x)
         self._check_input(x, self.weight.dtype)
         y = self._shear(x, self.weight)

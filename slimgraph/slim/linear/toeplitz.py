@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from slimgraph.slim.linear.base import LinearBase
-from slimgraph.slim.linear.functions import is_traced, under_autocast
+from slimgraph.slim.linear.functions import is_traced, rounds_between
 from slimgraph.slim.linear.registry import register
 
 
@@ -101,7 +101,7 @@ class ToeplitzLinear(LinearBase):
 
     def _transforms(self, x: Tensor) -> bool:
         """Whether `forward` should use Fourier transforms instead of W; both are the same function."""
-        if x.numel() == 0 or under_autocast(x.device) or self.t.dtype.itemsize < 4:
+        if x.numel() == 0 or rounds_between(x, self.t.dtype):
             return False
         # In multiplications of one dense product, measured on a CPU: a step of the transforms' n log n, the calls, W.
         rows, length = x.numel() // self.in_features, fft_length(len(self.t))
