@@ -391,6 +391,11 @@ def test_bad_inputs_are_refused_with_both_sizes(case: Case):
     for dtype in (torch.int64, torch.complex64, torch.float64):
         with pytest.raises(DtypeError, match=rf"{name} has weights of torch\.float32, got an input of {dtype}"):
             m(torch.zeros(2, n, dtype=dtype))
+    for bad in (torch.zeros(2, n).numpy(), [[0.0] * n]):
+        with pytest.raises(
+            DtypeError, match=rf"{name} needs a tensor, got {type(bad).__name__}; write torch.as_tensor"
+        ):
+            m(bad)
 
 
 # Law 9

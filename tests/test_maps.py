@@ -243,6 +243,10 @@ def test_both_determinants_are_reached(n: int, k: int | None):
 
 
 @pytest.mark.parametrize("options, message", [
+    ({"n_reflectors": 2.5}, r"needs 1 <= n_reflectors <= 4, got n_reflectors=2\.5"),
+    ({"n_reflectors": True}, "needs 1 <= n_reflectors <= 4, got n_reflectors=True"),
+    ({"n_reflectors": "a"}, "needs 1 <= n_reflectors <= 4, got n_reflectors='a'"),
+    ({"det": True}, "needs det to be 1, -1 or None, got det=True"),
     ({"n_reflectors": 0}, "needs 1 <= n_reflectors <= 4, got n_reflectors=0"),
     ({"n_reflectors": 5}, "needs 1 <= n_reflectors <= 4, got n_reflectors=5"),
     ({"det": 2}, "needs det to be 1, -1 or None, got det=2"),

@@ -20,7 +20,7 @@ def cheaper_by_factors(owner: LinearBase, x: Tensor, dtype: torch.dtype, per_row
     The factors cost `per_row` multiplications for each row of x, and W `build` before the first. They are not for W at
     hand, half precision or autocast, which would round them.
     """
-    if owner.is_materialized or rounds_between(x, dtype):
+    if rounds_between(x, dtype) or owner.is_materialized:
         return False
     rows = x.numel() // owner.in_features
     return rows * per_row < build + rows * owner.in_features * owner.out_features

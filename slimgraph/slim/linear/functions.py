@@ -156,8 +156,11 @@ def under_autocast(device: torch.device) -> bool:
 
 
 def rounds_between(x: Tensor, dtype: torch.dtype) -> bool:
-    """Whether products of `x` with several factors of `dtype` are rounded in between: half precision and autocast."""
-    return under_autocast(x.device) or dtype.itemsize < 4
+    """Whether products of `x` with several factors of `dtype` are rounded in between: half precision and autocast.
+
+    What is no tensor counts too: the plain product by W says what is wrong with it.
+    """
+    return not isinstance(x, Tensor) or under_autocast(x.device) or dtype.itemsize < 4
 
 
 def full_precision(build: Method) -> Method:

@@ -53,7 +53,7 @@ def pays(owner: LinearBase, x: Tensor, dtype: torch.dtype, per_row: int, buildin
     It should not in half precision or under autocast, which would round the factors. `building` counts the entries that
     are made from the factors on the way to W, `folding` those that are made on the way to both.
     """
-    if x.numel() == 0 or rounds_between(x, dtype):
+    if rounds_between(x, dtype) or x.numel() == 0:
         return False
     # In multiplications of one large product, measured on a CPU: those in small blocks, the axes exchanged, the calls.
     rows, exchanged = x.numel() // owner.in_features, owner.in_features + owner.out_features

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import numbers
 from typing import Any
 
 import torch
@@ -11,31 +12,25 @@ from torch import Tensor, nn
 from slimgraph.errors import OptionError
 from slimgraph.slim.linear.base import LinearBase, SquareLinear
 from slimgraph.slim.linear.compact_wy import BLOCK
-from slimgraph.slim.linear.functions import full_precision, under_autocast
+from slimgraph.slim.linear.factored import cheaper_by_factors
+from slimgraph.slim.linear.functions import full_precision
 from slimgraph.slim.linear.householder import product, reflect, reflections_of
 from slimgraph.slim.linear.registry import register
 
 
 def applies_factors(owner: LinearBase, x: Tensor, *arrays: Tensor) -> bool:
-    """Whether `forward` should multiply `x` by the factors in `arrays` instead of by W; both are the same function.
-
-    It should not with W at hand, in half precision or under autocast (the factors would be rounded), or where it costs
-    more multiplications than building W and multiplying by it.
-    """
-    if owner.is_materialized or under_autocast(x.device) or arrays[0].dtype.itemsize < 4:
-        return False
-    rows = x.numel() // owner.in_features
+    """Whether `forward` should multiply `x` by the factors in `arrays` instead of by W; both are the same function."""
     # A block of m rows starting at column i takes two products with m (n - i) entries.
     per_row = sum(len(U) * (2 * U.shape[1] - len(U) + min(BLOCK, len(U))) for U in arrays)
-    return rows * per_row < owner.in_features * (per_row + rows * owner.out_features)
+    return cheaper_by_factors(owner, x, arrays[0].dtype, per_row, build=owner.in_features * per_row)
 
 
 def reflector_count(owner: object, word: str, count: int | None, size: int) -> int:
     """The rows that `U` needs: `count` (None: all of them), but the one-entry reflection is a sign and not a row."""
     if count is None:
         return size - 1
-    if not 1 <= count <= size:
-        raise OptionError(f"{type(owner).__name__} needs 1 <= {word} <= {size}, got {word}={count}")
+    if isinstance(count, bool) or not isinstance(count, numbers.Integral) or not 1 <= count <= size:
+        raise OptionError(f"{type(owner).__name__} needs 1 <= {word} <= {size}, got {word}={count!r}")
     return min(int(count), size - 1)
 
 
@@ -89,7 +84,7 @@ class OrthogonalLinear(SquareLinear):
         self, insize: int, outsize: int, bias: bool = False, *, n_reflectors: int | None = None, det: int | None = None
     ):
         super().__init__(insize, outsize, bias, provide_weights=False)
-        if det not in (None, 1, -1):
+        if det not in (None, 1, -1) or isinstance(det, bool):
             raise OptionError(f"OrthogonalLinear needs det to be 1, -1 or None, got det={det!r}")
         k = reflector_count(self, "n_reflectors", n_reflectors, insize)
         self.det = det

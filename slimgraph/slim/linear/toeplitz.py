@@ -101,7 +101,7 @@ class ToeplitzLinear(LinearBase):
 
     def _transforms(self, x: Tensor) -> bool:
         """Whether `forward` should use Fourier transforms instead of W; both are the same function."""
-        if x.numel() == 0 or rounds_between(x, self.t.dtype):
+        if rounds_between(x, self.t.dtype) or x.numel() == 0:
             return False
         # In multiplications of one dense product, measured on a CPU: a step of the transforms' n log n, the calls, W.
         rows, length = x.numel() // self.in_features, fft_length(len(self.t))
