@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
 import time
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import lightning
@@ -21,8 +23,11 @@ from long_memory_plots import Curve, plot, result, show
 from long_memory_tasks import RECIPES, make
 
 from slimgraph import slim
-from slimgraph.errors import NonFiniteError, SlimgraphError
+from slimgraph.errors import NonFiniteError, OptionError, SlimgraphError
 from slimgraph.training import FitProgress, LitDataModule, LitProblem
+
+# What Lightning's seed_everything takes.
+SEEDS = 2**32
 
 
 def fit(recipe, train, val, cell="RNN", hidden_map="orthogonal", nonlin="identity", seed=0):
@@ -45,6 +50,21 @@ def fit(recipe, train, val, cell="RNN", hidden_map="orthogonal", nonlin="identit
     return problem.eval(), curve
 
 
+def check(args):
+    """Raise OptionError for arguments that make no sense: before the first fit, not after it."""
+    wrong = {
+        f"--lr needs a number above 0, got {args.lr}": args.lr is not None and not 0 < args.lr < math.inf,
+        f"--seed needs a number from 0 to {SEEDS - 1}, got {args.seed}": not 0 <= args.seed < SEEDS,
+        f"--permuted is for --task digits, got --task {args.task}": args.permuted and args.task != "digits",
+        f"--nonlin is for --cell RNN, got --cell {args.cell}": args.nonlin != "identity" and args.cell != "RNN",
+        f"--out needs a folder, {args.out} is a file": args.out.is_file(),
+        "--task digits needs scikit-learn: pip install .[examples]": args.task == "digits" and not find_spec("sklearn"),
+    }
+    for words, is_wrong in wrong.items():
+        if is_wrong:
+            raise OptionError(words)
+
+
 def main():
     """Fit each map, draw the learning curves, tell the results."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -59,13 +79,14 @@ def main():
     parser.add_argument("--quick", action="store_true", help="small and short, to see that it runs")
     args = parser.parse_args()
     try:
-        _ = [slim.maps[name] for name in args.hidden_map]  # a wrong name is told before the first fit
+        check(args)
+        _ = [slim.maps[name] for name in args.hidden_map]
     except SlimgraphError as error:
         parser.error(str(error))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     torch.set_num_threads(1)
     recipe, train, val, test = make(args.task, args.seed, args.permuted, args.quick)
-    recipe = replace(recipe, lr=args.lr or recipe.lr)
+    recipe = replace(recipe, lr=recipe.lr if args.lr is None else args.lr)
     rows, curves = [], {}
     for name in args.hidden_map:
         start = time.perf_counter()

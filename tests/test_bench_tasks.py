@@ -222,6 +222,8 @@ def test_a_broken_gzip_file_is_told(mnist, content):
         (lambda: bench.copying(0, 5, 5, symbols=True), OptionError, "symbols >= 1, got symbols=True"),
         (lambda: bench.ackley(0, 5, 0), OptionError, "ackley needs a whole number dim >= 1, got dim=0"),
         (lambda: bench.add("0", 5, 5), OptionError, "add needs a whole number or a torch.Generator for rng, got '0'"),
+        (lambda: bench.add(2**64, 5, 5), OptionError, f"add needs a seed .* got {2**64}"),
+        (lambda: bench.permuted_pixels(torch.rand(1, 2, 2), [0], 2**70), OptionError, f"seed .* got {2**70}"),
         (lambda: bench.permuted_pixels(torch.rand(3, 4), [1, 2, 3]), ShapeError, r"got shape \(3, 4\)"),
         (lambda: bench.permuted_pixels(torch.rand(3, 2, 2), [1, 2]), ShapeError, r"3 images, got shape \(2,\)"),
         (lambda: bench.permuted_pixels(torch.rand(2, 2, 2), [1.0, 2]), DtypeError, "got torch.float32"),

@@ -141,6 +141,27 @@ def test_a_wrong_hidden_map_is_told_in_one_line():
     assert done.returncode == 2 and "Did you mean 'orthogonal'" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--lr", "0"], "--lr needs a number above 0, got 0.0"),
+        (["--lr", "nan"], "--lr needs a number above 0, got nan"),
+        (["--seed", "-1"], "--seed needs a number from 0 to 4294967295, got -1"),
+        (["--permuted"], "--permuted is for --task digits, got --task copying"),
+        (["--cell", "LSTM", "--nonlin", "tanh"], "--nonlin is for --cell RNN, got --cell LSTM"),
+        (["--out", __file__], "--out needs a folder"),
+        (["--task", "digits"], "--task digits needs scikit-learn"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_arguments_that_would_be_ignored_or_fail_late_are_told_at_once(memory, monkeypatch, capsys, arguments, words):
+    monkeypatch.setattr(memory[0], "find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["long_memory.py", "--quick", *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        memory[0].main()
+    assert words in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize("cell", [cell for cell in ("RNN", "GRU", "LSTM") if hasattr(slim, cell)])
 @pytest.mark.parametrize("task", ["add", "copying"])
 def test_a_second_fit_of_a_task_gives_the_same_numbers_and_a_second_seed_others(memory, cell, task):

@@ -244,6 +244,22 @@ def test_W_is_built_and_drawn_once_per_sequence(kind: str):
     assert {m.builds for m in maps} == {2}
 
 
+@one_of_each
+def test_random_gates_are_drawn_once_per_sequence(kind: str, monkeypatch):
+    made, draws = make(kind, 1, {"hidden_map": "l0", "bias": False}).train(), []
+    draw = slim.L0Linear.get_eps
+    monkeypatch.setattr(slim.L0Linear, "get_eps", lambda self, size: (draws.append(self), draw(self, size))[1])
+    torch.manual_seed(2)
+    ours = made(series(50))
+    hidden_maps = made.cells[0].maps()[1]
+    assert draws == hidden_maps
+    torch.manual_seed(2)
+    with slim.materialized(made):
+        assert_same(ours, by_hand(made, series(50)), list(made.parameters()))
+    assert draws == 2 * hidden_maps
+    assert not close(made(series(50))[0], ours[0])
+
+
 def test_the_inputs_of_all_steps_are_one_product():
     made, seen = make("gelu", 1), []
     made.cells[0].input_map.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape))
@@ -392,6 +408,59 @@ def test_autocast_runs_the_steps_in_half_precision(kind: str, dtype: torch.dtype
 
 
 @one_of_each
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_cell_takes_a_state_in_full_precision_under_autocast(kind: str, dtype: torch.dtype):
+    cell = make(kind, 1).float().cells[0]
+    x, state = series().float()[0], [torch.randn(B, H) for _ in cell.states]
+    with torch.autocast("cpu", dtype):
+        after = parts(cell(x, *state))
+        again = parts(cell(x, *after))
+    again[0].sum().backward()
+    for ours, plain in zip(after, parts(cell(x, *state)), strict=True):
+        assert close(ours.float(), plain, 0.1)
+
+
+@one_of_each
+def test_autocast_leaves_double_precision_alone(kind: str):
+    made, x = make(kind), series()
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = made(x)[0]
+    assert torch.equal(outputs, made(x)[0])
+
+
+@one_of_each
+def test_maps_of_two_dtypes_are_refused_with_both(kind: str):
+    made = make(kind)
+    made.cells[1].float()
+    with pytest.raises(DtypeError, match=r"weights of torch\.float32, got an input of torch\.float64"):
+        made(series())
+    for one in made.float().cells[0].maps()[1]:
+        one.double()
+    with pytest.raises(DtypeError, match=r"weights of torch\.float64, got an input of torch\.float32"):
+        made(series().float())
+
+
+@one_of_each
+def test_an_exported_recurrence_takes_any_batch(kind: str):
+    made = make(kind, 2, {"hidden_map": "orthogonal"}, bidirectional=True, batch_first=True).eval()
+    batches = {"sequence": {0: torch.export.Dim.DYNAMIC}}
+    program = torch.export.export(made, (series(B, 3),), dynamic_shapes=batches).module()
+    for batch in (1, 2, 7):
+        x = series(batch, 3)
+        assert close(program(x)[0], made(x)[0])
+
+
+@pytest.mark.parametrize("kind", ["gelu", "GRU"])
+def test_compiled_packed_sequences_come_back_packed(kind: str):
+    torch._dynamo.reset()
+    made = make(kind, 1)
+    packed = pack_padded_sequence(series(), [4, T, 1, 4], enforce_sorted=False)
+    outputs = torch.compile(made, backend="aot_eager")(packed)[0]
+    assert close(outputs.data, made(packed)[0].data)
+    assert torch.equal(outputs.unsorted_indices, packed.unsorted_indices)
+
+
+@one_of_each
 def test_a_recurrence_moves_whole(kind: str):
     made, x = make(kind, cell_args={"hidden_map": "orthogonal"}, bidirectional=True), series()
     reference = made(x)[0]
@@ -506,6 +575,14 @@ def test_bad_series_and_states_are_refused_with_both_values(kind: str):
             made(x, (bad, zero) if kind == "LSTM" else bad)
     with pytest.raises(DtypeError, match=rf"{name} needs init_states .*torch\.float64, got torch\.float32"):
         made(x, (zero.float(), zero) if kind == "LSTM" else zero.float())
+    for bad, got in ((0, "int"), (zero.numpy(), "ndarray"), ([None, zero[0]], "NoneType, Tensor"), ([[0.0]], "list")):
+        with pytest.raises(ShapeError, match=rf"{name} needs init_states as a tensor or a list of tensors, got {got}"):
+            made(x, bad, zero) if kind == "LSTM" else made(x, bad)
+    cell = made.cells[0]
+    with pytest.raises(ShapeError, match=rf"{name}Cell needs a tensor for hidden, got int"):
+        cell(x[0], 0, zero[0]) if kind == "LSTM" else cell(x[0], 0)
+    with pytest.raises(ShapeError, match=rf"{name}Cell needs a tensor for x, got list"):
+        cell(x[0].tolist())
 
 
 @pytest.mark.parametrize("cls", [slim.RNN, slim.GRU, slim.LSTM])
@@ -520,6 +597,13 @@ def test_bad_options_are_refused_with_their_values(cls):
         (lambda: cls(N, H, dropout=0.5), OptionError, "dropout=0.5 has no place in num_layers=1"),
         (lambda: cls(N, H, bidirectinal=True), UnknownOptionError, "Did you mean 'bidirectional'"),
         (lambda: cls(N, H, 1, {"input_size": 3}), OptionError, r"gives \['input_size'\] to its cells itself"),
+        (lambda: cls(N, H, batch_first="no"), OptionError, f"{name} needs batch_first to be .* got batch_first='no'"),
+        (lambda: cls(N, H, bidirectional=2), OptionError, f"{name} needs bidirectional to be .* got bidirectional=2"),
+        (lambda: cls(N, H, residual=None), OptionError, f"{name} needs residual to be .* got residual=None"),
+        (lambda: cls(N, H, learn_init=1), OptionError, f"{name} needs learn_init to be .* got learn_init=1"),
+        (lambda: cls(N, H, 1, "tanh"), OptionError, f"{name} needs a dict .* for cell_args, got 'tanh'"),
+        (lambda: cls(N, H, 1, {1: 2}), OptionError, f"{name} needs a dict .* for cell_args, got {{1: 2}}"),
+        (lambda: cls(N, H, 1, {"input_args": 3}), OptionError, f"{name}Cell needs a dict .* for input_args"),
         (lambda: cls(N, H, 1, {"biass": True}), UnknownOptionError, f"{name}Cell has no option 'biass'. .*'bias'"),
         (lambda: cls(N, H, 1, {"hidden_map": "orthogonl"}), UnknownMapError, "'orthogonl'. Did you mean 'orthogonal'"),
         (lambda: cls(N, H, 1, {"input_map": "orthogonal"}), OptionError, "got insize=3 and outsize=5"),

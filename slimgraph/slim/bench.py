@@ -182,7 +182,7 @@ def permuted_pixels(images: Any, labels: Any, seed: int = 0, *, perm: bool = Tru
     pixels = pixels / 255 if pixels.dtype == torch.uint8 else pixels.to(torch.get_default_dtype())
     pixels, targets = pixels.flatten(1), targets.long()
     if perm:
-        pixels = pixels[:, torch.randperm(pixels.shape[1], generator=torch.Generator().manual_seed(seed))]
+        pixels = pixels[:, torch.randperm(pixels.shape[1], generator=_generator("permuted_pixels", seed))]
     counts = targets.bincount()
     baseline = torch.special.entr(counts / len(targets)).sum().item()
     name = "permuted pixels" if perm else "pixels"
@@ -230,6 +230,8 @@ def _generator(name: str, rng: int | torch.Generator) -> torch.Generator:
         return rng
     if not _is_whole(rng):
         raise OptionError(f"{name} needs a whole number or a torch.Generator for rng, got {rng!r}")
+    if not -(2**63) <= rng < 2**64:
+        raise OptionError(f"{name} needs a seed from -2^63 to 2^64 - 1, which is what torch takes, got {rng}")
     return torch.Generator().manual_seed(int(rng))
 
 

@@ -53,6 +53,7 @@ class Cell(nn.Module, Drawable, metaclass=StrictOptions):
     def _make(self, word: str, choice: MapChoice, insize: int, bias: bool, options: Mapping[str, Any]) -> LinearBase:
         """The map that `choice` and its options stand for, of size `(insize, hidden_size)`."""
         name = type(self).__name__
+        check_mapping(self, word.replace("map", "args"), options)
         if "bias" in options:
             raise OptionError(
                 f"{name} gives all its maps a bias with its own option bias; got bias={options['bias']!r} among the"
@@ -70,6 +71,9 @@ class Cell(nn.Module, Drawable, metaclass=StrictOptions):
 
     def _start(self, x: Tensor, *state: Tensor | None) -> State:
         """The state with zeros for what is left out, after a check that it fits `x`."""
+        for word, given in zip(("x", *self.states), (x, *state), strict=True):
+            if not isinstance(given, Tensor) and (word == "x" or given is not None):
+                raise ShapeError(f"{type(self).__name__} needs a tensor for {word}, got {type(given).__name__}")
         given = tuple(x.new_zeros(*x.shape[:-1], self.hidden_size) if s is None else s for s in state)
         for name, s in zip(self.states, given, strict=True):
             if s.shape[:-1] != x.shape[:-1] or s.shape[-1] != self.hidden_size:
@@ -132,6 +136,7 @@ class GatedCell(Cell):
         every: Mapping[str, Any] = choice if isinstance(choice, Mapping) else dict.fromkeys(self.gates, choice)
         chosen = self._by_gate(word, every)
         options = options or {}
+        check_mapping(self, word.replace("map", "args"), options)
         if set(options) & set(self.gates):
             taken = self._by_gate(word.replace("map", "args"), {**dict.fromkeys(self.gates, {}), **options})
         else:
@@ -157,19 +162,26 @@ class GatedCell(Cell):
         return self.kernel.step(drive, torch.cat([made(state[0]) for made in hiddens], -1), *state)
 
     def unroll(self, x: Tensor, state: State, steps: Steps) -> tuple[Tensor, State]:
-        return run_fused(self.kernel, x, state, weights(x, *self.maps()), steps)
+        return run_fused(self.kernel, x, state, weights(x, state[0], *self.maps()), steps)
 
     def extra_repr(self) -> str:
         return f"{self.input_size}, {self.hidden_size}"
 
 
-def weights(x: Tensor, *sides: list[LinearBase]) -> list[Tensor]:
+def check_mapping(owner: object, word: str, options: Any) -> None:
+    """Raise `OptionError` unless `options` is a dict with names as keys."""
+    if not isinstance(options, Mapping) or not all(isinstance(key, str) for key in options):
+        raise OptionError(f"{type(owner).__name__} needs a dict of options by name for {word}, got {options!r}")
+
+
+def weights(x: Tensor, hidden: Tensor, *sides: list[LinearBase]) -> list[Tensor]:
     """The matrices of each side one under the other, and the biases if there are any: laid out as torch's.
 
-    They take `x`, or the first map says why not.
+    They take `x` and `hidden`, or the first map of the side says why not.
     """
     matrices = [torch.cat([m.effective_W().mT for m in side]) for side in sides]
-    sides[0][0]._check_input(x, matrices[0].dtype)
+    for read, side, matrix in zip((x, hidden), sides, matrices, strict=True):
+        side[0]._check_input(read, matrix.dtype)
     if all(m.bias is None for side in sides for m in side):
         return matrices
     zero = matrices[0].new_zeros(sides[0][0].out_features)

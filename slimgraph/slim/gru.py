@@ -19,7 +19,8 @@ def gru_step(drive: Tensor, pushed: Tensor, hidden: Tensor) -> tuple[Tensor]:
     pushed_r, pushed_z, pushed_n = pushed.chunk(3, -1)
     r, z = torch.sigmoid(drive_r + pushed_r), torch.sigmoid(drive_z + pushed_z)
     n = torch.tanh(drive_n + r * pushed_n)
-    return (torch.lerp(n, hidden, z),)
+    # Under autocast a first state comes in full precision.
+    return (torch.lerp(n, hidden.to(n.dtype), z),)
 
 
 class GRUCell(GatedCell):

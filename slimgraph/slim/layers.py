@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from slimgraph.doors import Drawable
 from slimgraph.errors import DtypeError, OptionError, ShapeError, StrictOptions
-from slimgraph.slim.cells import Cell
+from slimgraph.slim.cells import Cell, check_mapping
 from slimgraph.slim.linear.functions import under_autocast, whole_number
 from slimgraph.slim.unroll import State, Steps
 
@@ -42,14 +42,20 @@ class Recurrence(nn.Module, Drawable, metaclass=StrictOptions):
         self.input_size = whole_number(self, "input_size", input_size)
         self.hidden_size = whole_number(self, "hidden_size", hidden_size)
         self.num_layers = whole_number(self, "num_layers", num_layers)
+        switches = {"batch_first": batch_first, "bidirectional": bidirectional, "residual": residual}
+        for word, value in {**switches, "learn_init": learn_init}.items():
+            if not isinstance(value, bool):
+                raise OptionError(f"{type(self).__name__} needs {word} to be True or False, got {word}={value!r}")
         self.batch_first, self.bidirectional, self.residual = batch_first, bidirectional, residual
         self.dropout = self._probability(dropout)
-        taken = {"input_size", "hidden_size"} & set(cell_args or ())
+        cell_args = {} if cell_args is None else cell_args
+        check_mapping(self, "cell_args", cell_args)
+        taken = {"input_size", "hidden_size"} & set(cell_args)
         if taken:
             raise OptionError(f"{type(self).__name__} gives {sorted(taken)} to its cells itself; got it in cell_args")
         width = self.hidden_size * self.directions
         sizes = [size for size in [input_size, *[width] * (num_layers - 1)] for _ in range(self.directions)]
-        self.rnn_cells = nn.ModuleList(self.cell_class(size, hidden_size, **(cell_args or {})) for size in sizes)
+        self.rnn_cells = nn.ModuleList(self.cell_class(size, hidden_size, **cell_args) for size in sizes)
         self.learn_init = learn_init
         for name in self._starts:
             learnt = (torch.zeros(1, self.hidden_size) for _ in self.rnn_cells if learn_init)
@@ -103,8 +109,10 @@ class Recurrence(nn.Module, Drawable, metaclass=StrictOptions):
         ends = [torch.stack(parts) for parts in zip(*lasts, strict=True)]
         if isinstance(sequence, PackedSequence):
             back = sequence.unsorted_indices
-            return sequence._replace(data=rows), [end if back is None else end[:, back] for end in ends]
-        rows = rows.unflatten(0, (len(steps.sizes), steps.sizes[0]))
+            # A compiler that breaks the graph here loses the fields of `_replace`.
+            packed = PackedSequence(rows, sequence.batch_sizes, sequence.sorted_indices, back)
+            return packed, [end if back is None else end[:, back] for end in ends]
+        rows = steps.unflat(rows)
         return rows.transpose(0, 1) if self.batch_first else rows, ends
 
     def _rows(self, sequence: Tensor | PackedSequence) -> tuple[Tensor, Steps, Tensor | None]:
@@ -134,7 +142,11 @@ class Recurrence(nn.Module, Drawable, metaclass=StrictOptions):
             if not self.learn_init:
                 return [rows.new_zeros(batch, self.hidden_size)] * len(self.rnn_cells)
             return [state.expand(batch, -1) for state in learnt]
-        states, needed, name = list(given), (batch, self.hidden_size), type(self).__name__
+        needed, name = (batch, self.hidden_size), type(self).__name__
+        states = list(given) if isinstance(given, Sequence) or (isinstance(given, Tensor) and given.ndim) else [given]
+        if not all(isinstance(state, Tensor) for state in states):
+            kinds = sorted({type(state).__name__ for state in states})
+            raise ShapeError(f"{name} needs {word} as a tensor or a list of tensors, got {', '.join(kinds)}")
         shapes = [tuple(state.shape) for state in states]
         if shapes != [needed] * len(self.rnn_cells):
             raise ShapeError(

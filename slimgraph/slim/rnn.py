@@ -63,9 +63,10 @@ class RNNCell(Cell):
     def unroll(self, x: Tensor, state: State, steps: Steps) -> tuple[Tensor, State]:
         kernel = KERNELS.get(written(self.nonlin)) if has_cudnn(x) else None
         if kernel is not None:
-            return run_fused(kernel, x, state, weights(x, *self.maps()), steps)
+            return run_fused(kernel, x, state, weights(x, state[0], *self.maps()), steps)
         driven, bias = self.input_map(x), self.hidden_map.bias
         W = self.hidden_map.effective_W()
+        self.hidden_map._check_input(state[0], W.dtype)
         # Under autocast the inputs come in half precision, and a full bias would bring them back.
         driven = driven if bias is None else driven + bias.to(driven.dtype)
         return run_simple(self.nonlin, driven, state[0], W, steps)
@@ -112,7 +113,8 @@ class RNN(Recurrence):
       gradient when every call gives `init_states`; distributed training then needs `learn_init=False`.
 
     Raises `OptionError` for options that make no sense, `ShapeError` and `DtypeError` for inputs that do not fit.
-    Forward hooks of hidden maps and of cells are not called: no module is, at a step.
+    Forward hooks of hidden maps and of cells are not called: no module is, at a step; those of input maps are not
+    where torch's kernels take their matrices.
 
     >>> import slimgraph.slim as slim
     >>> rnn = slim.RNN(3, 5, num_layers=2, cell_args={'hidden_map': 'orthogonal'})

@@ -39,6 +39,10 @@ class Steps:
     sizes: list[int]
     batch_sizes: Tensor | None = None
 
+    def unflat(self, x: Tensor) -> Tensor:
+        """The rows of a series of one length as `(time, batch, ...)`."""
+        return x.unflatten(0, (len(self.sizes), self.sizes[0]))
+
     def last(self, x: Tensor) -> Tensor:
         """The row of each sequence's last step."""
         return x[-self.sizes[-1] :] if self.batch_sizes is None else x[self._places[0].to(x.device)]
@@ -46,7 +50,7 @@ class Steps:
     def turned(self, x: Tensor) -> Tensor:
         """Each sequence from its last step to its first."""
         if self.batch_sizes is None:
-            return x.unflatten(0, (len(self.sizes), -1)).flip(0).flatten(0, 1)
+            return self.unflat(x).flip(0).flatten(0, 1)
         return x[self._places[1].to(x.device)]
 
     @functools.cached_property
@@ -69,7 +73,8 @@ def stepwise(step: Callable[..., State], driven: Tensor, state: State, steps: St
     """`state = step(drive, *state)` for the rows of each step: the states' first part, and the last state."""
     states, ended = [], []
     for drive, size in zip(driven.split(steps.sizes), steps.sizes, strict=True):
-        if size < len(state[0]):
+        # Of an exported program len() would fix the batch size.
+        if size < state[0].shape[0]:
             ended.append(tuple(s[size:] for s in state))
             state = tuple(s[:size] for s in state)
         state = step(drive, *state)
@@ -232,7 +237,8 @@ def run_fused(kernel: Kernel, x: Tensor, state: State, weights: Sequence[Tensor]
 
     They are laid out as torch's: `(gates * n, insize)`, `(gates * n, n)`, `(gates * n,)` twice.
     """
-    if under_autocast(x.device):
+    # Autocast leaves float64 alone.
+    if under_autocast(x.device) and x.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(x.device.type)
         x, *rest = (t.to(dtype) for t in (x, *state, *weights))
         state, weights = tuple(rest[: len(state)]), rest[len(state) :]
@@ -260,7 +266,7 @@ def _by_kernel(
         # cuDNN wants the weights in one piece of memory; those of a map are new at every call.
         warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
         if steps.batch_sizes is None:
-            states, *last = kernel.run(x.unflatten(0, (len(steps.sizes), -1)), start, *options, False)
+            states, *last = kernel.run(steps.unflat(x), start, *options, False)
             states = states.flatten(0, 1)
         else:
             states, *last = kernel.run(x, steps.batch_sizes, start, *options)
