@@ -302,3 +302,89 @@ def test_every_transform_is_learnt_from_three_seeds(transforms, name, n):
     # With n/2 blocks for each factor the real part alone leaves the DCT too many ways to go astray.
     if name != "DCT":
         assert transforms.learn(name, n, tied_weight=False)[-1][-1] < 1e-4
+
+
+# ---- parametric optimisation
+
+
+@pytest.fixture
+def parametric(monkeypatch):
+    """The modules of the parametric example."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import parametric_nlp
+    import parametric_nlp_functions
+
+    return parametric_nlp, parametric_nlp_functions
+
+
+@pytest.mark.parametrize("loss", ["penalty", "barrier", "lagrange"])
+def test_the_parametric_example_leaves_a_table_and_a_picture(tmp_path, loss):
+    done = run("parametric_nlp.py", "--function", "beale", "--loss", loss, "--quick", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    picture = tmp_path / "out" / f"beale_{loss}.png"
+    assert str(picture) in done.stdout and picture.stat().st_size > 20_000
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == [picture]
+    for word in ("function", "gap", "violation", "CPU s", loss):
+        assert word in done.stdout
+    assert "train_loss" in done.stderr  # the bar, at its end
+
+
+def test_a_wrong_function_is_told_in_one_line():
+    done = run("parametric_nlp.py", "--function", "ackley")
+    assert done.returncode == 2 and "invalid choice: 'ackley'" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("function", "p", "point", "f"),
+    [
+        ("rosenbrock", 2.0, (1, 1), 0),
+        ("rosenbrock", 4.5, None, None),  # SLSQP alone ends in the wrong valley here
+        ("himmelblau", 4.0, (3, 2), 0),
+        ("beale", 4.0, (3, 0.5), 0),
+        ("mccormick", 2.0, (-0.54720, -1.54720), -1.91322),
+        ("mccormick", 5.0, None, None),
+    ],
+)
+def test_the_exact_optimum_is_the_known_one_and_no_grid_point_is_better(parametric, function, p, point, f):
+    _, functions = parametric
+    best = functions.exact(function, p)
+    assert functions.violation(p, *best[1:]) < 1e-6
+    if point is not None:
+        assert best == pytest.approx((f, *point), abs=1e-3)
+    points = torch.tensor(functions.polar(p, 150, 700))
+    assert functions.violation(p, *points.numpy().T).max() < 1e-12
+    assert best[0] <= functions.FUNCTIONS[function](*points.T).min() + 1e-9
+
+
+def test_the_gap_and_the_violation_are_what_their_names_say(parametric):
+    import numpy as np
+
+    example, functions = parametric
+    f = np.linspace(0.0, 2.0, 23)
+    best = np.c_[f, functions.GRID, np.zeros(23)]
+    told = best + [0.1, 0, 0]
+    told[0, 1:] = 0.25, 0.5  # x - y = -0.25; the other points lie on the outer circle
+    assert example.errors(best, told) == pytest.approx((0.05, 0.25))
+    told[1, 1:] = 1.0, 0.0
+    told[0, 1:] = 0.5, 0.0
+    assert example.errors(best, told)[1] == pytest.approx(1 - 0.75**2)
+
+
+def test_a_second_fit_of_a_path_gives_the_same_numbers(parametric):
+    one, two, other = (parametric[0].fit("beale", seed=seed, quick=True) for seed in (0, 0, 1))
+    same, differ = (
+        [torch.equal(a, b) for a, b in zip(one.parameters(), p.parameters(), strict=True)] for p in (two, other)
+    )
+    assert all(same) and not all(differ)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("function", ["rosenbrock", "himmelblau", "beale"])
+def test_the_path_of_the_optimum_is_learnt(parametric, function):
+    import numpy as np
+
+    example, functions = parametric
+    best = np.array([functions.exact(function, p) for p in functions.GRID])
+    gap, worst = example.errors(best, example.follow(example.fit(function), function, functions.GRID))
+    assert gap <= 0.01 and worst <= 1e-3
