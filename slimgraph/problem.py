@@ -14,7 +14,7 @@ from slimgraph.doors import Drawable
 from slimgraph.errors import DuplicateNameError, OptionError, StrictOptions
 from slimgraph.losses import PenaltyLoss
 from slimgraph.node import describe, node_list
-from slimgraph.report import TOLERANCE, Report, report
+from slimgraph.report import TOLERANCE, Report, Tally
 from slimgraph.slim import reg_error_terms
 from slimgraph.symbolic.plan import require_grad
 from slimgraph.system import MovingHorizon, System
@@ -158,13 +158,26 @@ class Problem(nn.Module, Drawable, metaclass=StrictOptions):
     def report(self, data: dict[str, Tensor], tolerance: float = TOLERANCE) -> Report:
         """How well each constraint is kept over `data`, with the objectives and each map's reg_error.
 
-        A constraint counts as satisfied where its violation is at most `tolerance`, in the units of its two sides.
+        A constraint counts as satisfied where its violation is at most `tolerance`, in the units of its two sides. The
+        problem is run as in evaluation, without dropout.
         """
         data = {key: value for key, value in data.items() if key != "name"}
+        training = [module for module in self.modules() if module.training]
+        self.eval()
+        try:
+            with torch.no_grad():
+                output = self(data)
+        finally:
+            for module in training:
+                module.training = True
+        tally = Tally(self.loss)
+        tally.add(output, {key: data[key] for key in self.input_keys if key in data})
+        return tally.report(self.reg_errors(), tolerance)
+
+    def reg_errors(self) -> dict[str, Tensor]:
+        """What each map's own reg_error adds to reg_loss, before `reg_weight`, by the name of its node."""
         with torch.no_grad():
-            output = self(data)
-            errors = {name: torch.as_tensor(module.reg_error()).sum() for name, module in self._regularised}
-        return report(self.loss, output, errors, tolerance)
+            return {name: torch.as_tensor(module.reg_error()).sum() for name, module in self._regularised}
 
     @property
     def terms(self) -> list[str]:
