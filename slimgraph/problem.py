@@ -137,8 +137,8 @@ class Problem(nn.Module, Drawable, metaclass=StrictOptions):
         name = data.pop("name", None)
         return data if name is None else {f"{name}_{key}": value for key, value in data.items()}
 
-    def step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The batch with the outputs of all nodes, without the loss."""
+    def step(self, batch: dict[str, Any], *, held: frozenset[str] = frozenset()) -> dict[str, Any]:
+        """The batch with the outputs of all nodes, without the loss; keys in `held` keep what the batch has."""
         if not isinstance(batch, dict):
             raise OptionError(f"a Problem takes a dict of tensors; got {describe(batch)}")
         keys = frozenset(batch)
@@ -152,7 +152,11 @@ class Problem(nn.Module, Drawable, metaclass=StrictOptions):
         for horizon in self._horizons:
             horizon.reset()
         for node in self.run_order:
+            if held and held.issuperset(node.output_keys):
+                continue
             data |= require_grad(node.run(data), derived) if derived else node.run(data)
+            if held:
+                data |= {key: batch[key] for key in held}
         return data
 
     def report(self, data: dict[str, Tensor], tolerance: float = TOLERANCE) -> Report:

@@ -246,13 +246,14 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -
     widths[texts - 1] = min(widths[texts - 1], WIDTH - others)
     lines = []
     for row in (heads, *rows):
-        left = [_cut(cell, w).ljust(w) for cell, w in zip(row[:texts], widths, strict=False)]
+        left = [cut(cell, w).ljust(w) for cell, w in zip(row[:texts], widths, strict=False)]
         right = [cell.rjust(w) for cell, w in zip(row[texts:], widths[texts:], strict=True)]
         lines.append("  ".join([*left, *right]).rstrip())
     return "\n".join(lines)
 
 
-def _cut(text: str, width: int) -> str:
+def cut(text: str, width: int) -> str:
+    """`text` in at most `width` columns."""
     return text if len(text) <= width else f"{text[: width - 3]}..."
 
 
