@@ -103,6 +103,16 @@ def test_several_starts_find_what_one_does_not():
     assert not explain_infeasibility(problem, data, starts=1).feasible
 
 
+def test_samples_that_start_where_a_constraint_is_no_number_do_not_spoil_the_others():
+    """The net gives negative x for some samples, where log(x) is none; x = e keeps all three."""
+    problem = net([torch.log(x) >= 0.99, x >= -9, torch.sqrt(x) <= 4])
+    samples = {"p": torch.randn(60, 2)}
+    assert (problem.step(samples)["x"] < 0).any() and (problem.step(samples)["x"] > 0).any()
+    assert explain_infeasibility(problem, samples).feasible
+    found = explain_infeasibility(net(named(log=torch.log(x) >= 1, low=x <= 1, far=x <= 99)), samples)
+    assert found.conflict == ["log", "low"] and len(found.samples) == 60
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_least_slacks_are_those_of_a_linear_program(seed):
     rng = np.random.default_rng(seed)

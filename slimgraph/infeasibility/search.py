@@ -1,156 +1,33 @@
-"""explain_infeasibility: by how much constraints must give way to hold together, and which few of them cannot."""
+"""The search for a point where constraints hold, and for the few that have none."""
 
 from __future__ import annotations
 
 import copy
 import itertools
-import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from slimgraph.errors import DtypeError, MissingKeyError, OptionError, did_you_mean
+from slimgraph.infeasibility.result import Slack
 from slimgraph.node import key_names
 from slimgraph.problem import Problem
-from slimgraph.report import cut, finite, label, table
 from slimgraph.symbolic import Plan
 
 # A smaller conflict is looked for among so many sets of one size at most.
 SETS = 500
 # How far the square root of the smooth slack is rounded, as a share of the largest violation.
 ROUNDING = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+# What a violation costs that is no finite number.
+WALL = 1e12
+# How often a sample that starts there is put elsewhere.
+REDRAWS = 10
 
 
-@dataclass(frozen=True)
-class Slack:
-    """How far one constraint must give way, in the units of its two sides, where the sum of all slacks is least.
-
-    `largest` and `mean` over the entries, `samples` the share of samples with any.
-    """
-
-    name: str
-    text: str
-    largest: float
-    mean: float
-    samples: float
-
-
-@dataclass(frozen=True)
-class Infeasibility:
-    """What `explain_infeasibility` found; printing it gives a table.
-
-    `conflict` names the constraints that cannot hold together, none where all can; leaving out any one of them, the
-    others can. `smallest` says that no conflict has fewer members. `samples` are those for which it stands, `free` what
-    could be chosen.
-    """
-
-    feasible: bool
-    slacks: list[Slack]
-    conflict: list[str]
-    smallest: bool
-    samples: list[int]
-    free: list[str]
-    starts: int
-    tolerance: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """Everything as plain dicts, lists and numbers, as JSON takes it."""
-        return asdict(self)
-
-    def as_json(self, indent: int | None = None) -> str:
-        """Everything as JSON; what is not finite becomes null."""
-        return json.dumps(finite(self.as_dict()), indent=indent, allow_nan=False)
-
-    def __str__(self) -> str:
-        free = ", ".join(self.free)
-        if self.feasible:
-            return f"feasible: all {len(self.slacks)} constraints can hold together; free: {cut(free, 40)}"
-        rows = [
-            [label(s), "x" if s.name in self.conflict else "", f"{s.largest:.4g}", f"{s.mean:.4g}", f"{s.samples:.1%}"]
-            for s in self.slacks
-        ]
-        shown = ", ".join(map(str, self.samples[:6])) + (", ..." if len(self.samples) > 6 else "")
-        kind = "no fewer conflict" if self.smallest else "without any one of them the others can"
-        return "\n".join(
-            [
-                f"infeasible: the {len(self.conflict)} marked x cannot hold together; {kind}",
-                table(["constraint", "conflict", "slack", "mean", "samples"], rows),
-                f"in samples {shown}" if self.samples else "in no single sample, but in all together",
-                f"free: {cut(free, 90)}",
-                f"by local search from {self.starts} starts: sure where the constraints are convex in what is free",
-            ]
-        )
-
-
-def explain_infeasibility(
-    problem: Problem,
-    data: dict[str, Tensor],
-    free: Sequence[Any] | str | None = None,
-    *,
-    tolerance: float = 1e-5,
-    starts: int = 5,
-    seed: int = 0,
-) -> Infeasibility:
-    """Which constraints of `problem` cannot hold together on `data`, and by how much each must give way.
-
-    `free` lists the keys that may be chosen anew for each sample, whichever node writes them: what nodes make of them
-    is computed, all other data stay. As None it is what trainable nodes give to the constraints (or, where none is
-    trainable, what any node gives); as "parameters" the trainable parameters, the same for all samples, which is the
-    question for a System that is trained inside. Trainable variables in constraints are always free.
-
-    First the slack: the least sum over constraints, samples and entries of the violations, found smoothly. Then a
-    deletion filter: a constraint without which the others still cannot hold is dropped, so that what stays is an
-    irreducible conflict; then smaller sets are tried, as far as they are few. All is done in float64 on a copy, by
-    L-BFGS from `starts` points. "Feasible" is then sure, to `tolerance`; "infeasible" is sure where the constraints are
-    convex in what is free, and otherwise says that no start led to a point where they hold.
-
-    Raises OptionError where nothing is free, MissingKeyError for a key that is not there.
-
-    Source: Chinneck and Dravnieks, Locating minimal infeasible constraint sets in linear programs, ORSA Journal on
-    Computing 3(2), 1991.
-
-    >>> from slimgraph import Node, PenaltyLoss, variable
-    >>> x = variable("x")
-    >>> net = Node(torch.nn.Linear(1, 1), ["p"], ["x"], name="net")
-    >>> problem = Problem([net], PenaltyLoss([], [x >= 2, x <= 1, x >= -5]))
-    >>> explain_infeasibility(problem, {"p": torch.zeros(3, 1)}).conflict
-    ['constraint_1', 'constraint_2']
-    """
-    # Not above: the front page offers this function, and should cost little more than torch.
-    from rich.console import Console
-    from rich.progress import Progress
-
-    if not problem.loss.constraints:
-        raise OptionError("explain_infeasibility needs a problem with constraints; its loss has none")
-    if starts < 1 or not tolerance > 0:
-        raise OptionError(f"explain_infeasibility needs starts >= 1 and tolerance > 0; got {starts} and {tolerance}")
-    search = _Search(problem, data, free, tolerance, starts, seed)
-    every = range(len(search.constraints))
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("constraints", total=len(every) + 1)
-
-        def tick() -> None:
-            progress.advance(task)
-
-        excess = search.solve(every)
-        violated = search.violated()
-        slacks = search.slacks()
-        tick()
-        if excess.max() <= tolerance:
-            conflict, smallest = [], True
-        else:
-            conflict, smallest = search.smallest(search.irreducible(violated, tick))
-            excess = search.solve(conflict)
-    names = [search.names[j] for j in conflict]
-    samples = (excess > tolerance).nonzero().flatten().tolist() if conflict and search.by_sample else []
-    return Infeasibility(not conflict, slacks, names, smallest, samples, search.free, starts, tolerance)
-
-
-class _Search:
+class Search:
     """The constraints of a problem as functions of what is free, on a copy in float64."""
 
     def __init__(
@@ -183,6 +60,7 @@ class _Search:
         self.problem.requires_grad_(False)
         self.plan.requires_grad_(False)
         self.variables = [v.requires_grad_() for v in (*self.rows.values(), *self.shared)]
+        self.by_rows = self.by_sample and all(v.ndim and len(v) == self.samples for v in self.variables)
         self.starting = [v.detach().clone() for v in self.variables]
         # Sets of constraints that are known to hold together.
         self.holding: list[set[int]] = []
@@ -250,7 +128,8 @@ class _Search:
         for j in chosen:
             worst = found[j].amax(1)
             total = torch.maximum(total, worst if len(worst) == self.samples else worst.max())
-        return total
+        # Sums of them are compared, which infinities would make equal.
+        return total.clamp(max=WALL)
 
     # ---- the search -------------------------------------------------------------------------------------------------
 
@@ -264,13 +143,20 @@ class _Search:
             line_search_fn="strong_wolfe",
         )
 
+        # Where the logarithm of a negative number starts there is no way down; a step that leads there is too long.
+        outside = [torch.where(v.isfinite(), WALL, 0.0) for v in self._known()]
+
         def closure() -> Tensor:
             optimizer.zero_grad()
             found = self.violations()
             # A constraint on fixed data alone has no gradient.
             idle = [0 * v.sum() for v in self.variables]
-            total = torch.stack([*idle, *(cost(found[j]).sum() for j in chosen)]).sum()
+            costs = [torch.where(found[j].isfinite(), cost(found[j]), outside[j]).sum() for j in chosen]
+            total = torch.stack([*idle, *costs]).sum()
             total.backward()
+            for variable in self.variables:
+                if variable.grad is not None:
+                    variable.grad.nan_to_num_(0.0, 0.0, 0.0)
             return total
 
         with torch.enable_grad():
@@ -281,21 +167,28 @@ class _Search:
             for variable, value in zip(self.variables, values, strict=True):
                 variable.copy_(value)
 
-    def _starts(self) -> Iterator[list[Tensor]]:
-        """Where the problem stands, then ever further from there."""
-        yield self.starting
-        for number in range(1, self.starts):
-            generator = torch.Generator().manual_seed(self.seed * 1009 + number)
-            yield [
-                v + 2.0 ** (number - 1) * (1 + v.abs().mean()) * torch.randn(v.shape, generator=generator).to(v)
-                for v in self.starting
-            ]
+    def _start(self, number: int, chosen: Sequence[int]) -> None:
+        """Puts the variables where the problem stands, or the further from there the larger `number` is."""
+        generator = torch.Generator().manual_seed(self.seed * 1009 + number)
+        self._place(self.starting if number == 0 else self._drawn(number, generator))
+        for _ in range(REDRAWS if self.by_rows else 0):
+            outside = self.excess(chosen) >= WALL
+            if not outside.any():
+                break
+            now = [v.detach().clone() for v in self.variables]
+            self._place(_rows_where(outside, self._drawn(number, generator), now))
+
+    def _drawn(self, number: int, generator: torch.Generator) -> list[Tensor]:
+        return [
+            v + 2.0 ** (number - 1) * (1 + v.abs().mean()) * torch.randn(v.shape, generator=generator).to(v)
+            for v in self.starting
+        ]
 
     def solve(self, chosen: Sequence[int]) -> Tensor:
         """The least `excess` that was found; the variables are left there."""
         best = best_excess = None
-        for start in self._starts():
-            self._place(start)
+        for number in range(self.starts):
+            self._start(number, chosen)
             self._minimise(torch.square, chosen)
             excess = self.excess(chosen)
             if best is not None and best_excess is not None:
@@ -360,8 +253,8 @@ class _Search:
     def slacks(self) -> list[Slack]:
         """The violations where their sum is least, from where the variables stand."""
         every = range(len(self.constraints))
-        scale = max(v.max().item() for v in self._known())
-        if math.isfinite(scale) and scale > self.tolerance:
+        scale = max(torch.where(v.isfinite(), v, 0.0).max().item() for v in self._known())
+        if scale > self.tolerance:
             for share in ROUNDING:
                 rounding = share * scale
                 self._minimise(lambda v, r=rounding: (v.square() + r * r).sqrt() - r, every)
@@ -374,3 +267,10 @@ class _Search:
 
 def _widened(value: Any) -> Any:
     return value.detach().double() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+def _rows_where(chosen: Tensor, these: list[Tensor], others: list[Tensor]) -> list[Tensor]:
+    """The rows of `these` where `chosen`, `(samples,)`, is true, elsewhere those of `others`."""
+    return [
+        torch.where(chosen.reshape(-1, *[1] * (v.ndim - 1)), v, other) for v, other in zip(these, others, strict=True)
+    ]
