@@ -66,12 +66,22 @@ def test_three_that_conflict_only_together():
 
 def test_the_smaller_of_two_conflicts_is_named():
     """The deletion filter alone drops the pair, which stands first, and keeps the three."""
-    a, b = x[:, :1], x[:, 1:2]
-    c = x[:, 2:]
+    a, b, c = x[:, :1], x[:, 1:2], x[:, 2:]
     pair = named(low=c <= 0, high=c >= 1)
     three = named(budget=a + b <= 1, first=a >= 1, second=b >= 1)
     found = explain_infeasibility(net([*pair, *three], outsize=3), data)
     assert found.conflict == ["low", "high"] and found.smallest
+
+
+def test_where_smaller_sets_are_too_many_to_try_the_conflict_is_irreducible(monkeypatch: pytest.MonkeyPatch):
+    """The pair stands first, so that the deletion filter drops it and keeps the three."""
+    monkeypatch.setattr("slimgraph.infeasibility.search.SETS", 0)
+    a, b, c = x[:, :1], x[:, 1:2], x[:, 2:]
+    pair = named(low=c <= 0, high=c >= 1)
+    three = named(budget=a + b <= 1, first=a >= 1, second=b >= 1)
+    found = explain_infeasibility(net([*pair, *three], outsize=3), data)
+    assert found.conflict == ["budget", "first", "second"] and not found.smallest
+    assert "without any one of them the others can" in str(found)
 
 
 def test_only_the_samples_in_conflict_are_listed():
