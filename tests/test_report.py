@@ -127,7 +127,7 @@ def test_no_line_is_longer_than_100_columns(columns):
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_batches_and_ranks_merge_to_the_whole(world):
     """301 samples, dealt out to ranks and cut into batches of two, are the report on all at once, to the last bit."""
-    data = {"x": torch.randn(301, 2, dtype=torch.float64)}
+    data = {"x": torch.exp(8 * torch.randn(301, 2, dtype=torch.float64))}
     problem = double([named(y <= 0.5, "ceiling"), named(y == 0.1, "same"), variable(torch.tensor(3.0)) <= 2])
     whole = problem.report(data)
     parts = []
