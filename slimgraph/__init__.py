@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from slimgraph import slim
 from slimgraph.data import DictDataset
+from slimgraph.infeasibility import explain_infeasibility
 from slimgraph.losses import AugmentedLagrangeLoss, BarrierLoss, PenaltyLoss
 from slimgraph.node import Node
 from slimgraph.problem import Problem
@@ -45,6 +46,7 @@ __all__ = [
     "SystemPreview",
     "Variable",
     "__version__",
+    "explain_infeasibility",
     "slim",
     "variable",
 ]

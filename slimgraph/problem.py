@@ -14,7 +14,7 @@ from slimgraph.doors import Drawable
 from slimgraph.errors import DuplicateNameError, OptionError, StrictOptions
 from slimgraph.losses import PenaltyLoss
 from slimgraph.node import describe, node_list
-from slimgraph.report import TOLERANCE, Report, report
+from slimgraph.report import TOLERANCE, Report, Tally
 from slimgraph.slim import reg_error_terms
 from slimgraph.symbolic.plan import require_grad
 from slimgraph.system import MovingHorizon, System
@@ -137,8 +137,8 @@ class Problem(nn.Module, Drawable, metaclass=StrictOptions):
         name = data.pop("name", None)
         return data if name is None else {f"{name}_{key}": value for key, value in data.items()}
 
-    def step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The batch with the outputs of all nodes, without the loss."""
+    def step(self, batch: dict[str, Any], *, held: frozenset[str] = frozenset()) -> dict[str, Any]:
+        """The batch with the outputs of all nodes, without the loss; keys in `held` keep what the batch has."""
         if not isinstance(batch, dict):
             raise OptionError(f"a Problem takes a dict of tensors; got {describe(batch)}")
         keys = frozenset(batch)
@@ -152,19 +152,36 @@ class Problem(nn.Module, Drawable, metaclass=StrictOptions):
         for horizon in self._horizons:
             horizon.reset()
         for node in self.run_order:
+            if held and held.issuperset(node.output_keys):
+                continue
             data |= require_grad(node.run(data), derived) if derived else node.run(data)
+            if held:
+                data |= {key: batch[key] for key in held}
         return data
 
     def report(self, data: dict[str, Tensor], tolerance: float = TOLERANCE) -> Report:
         """How well each constraint is kept over `data`, with the objectives and each map's reg_error.
 
-        A constraint counts as satisfied where its violation is at most `tolerance`, in the units of its two sides.
+        A constraint counts as satisfied where its violation is at most `tolerance`, in the units of its two sides. The
+        problem is run as in evaluation, without dropout.
         """
         data = {key: value for key, value in data.items() if key != "name"}
+        training = [module for module in self.modules() if module.training]
+        self.eval()
+        try:
+            with torch.no_grad():
+                output = self(data)
+        finally:
+            for module in training:
+                module.training = True
+        tally = Tally(self.loss)
+        tally.add(output, {key: data[key] for key in self.input_keys if key in data})
+        return tally.report(self.reg_errors(), tolerance)
+
+    def reg_errors(self) -> dict[str, Tensor]:
+        """What each map's own reg_error adds to reg_loss, before `reg_weight`, by the name of its node."""
         with torch.no_grad():
-            output = self(data)
-            errors = {name: torch.as_tensor(module.reg_error()).sum() for name, module in self._regularised}
-        return report(self.loss, output, errors, tolerance)
+            return {name: torch.as_tensor(module.reg_error()).sum() for name, module in self._regularised}
 
     @property
     def terms(self) -> list[str]:

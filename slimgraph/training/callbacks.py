@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from slimgraph.errors import OptionError, StrictOptions, did_you_mean
+from slimgraph.report import TOLERANCE, Report, Tally
+from slimgraph.training.problem import LitProblem, prefix_of
 
 
 class BestWeights(lightning.Callback, metaclass=StrictOptions):
@@ -79,3 +81,102 @@ class BestWeights(lightning.Callback, metaclass=StrictOptions):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_value, self.best_epoch = state_dict["best_value"], state_dict["best_epoch"]
         self.weights = state_dict["weights"]
+
+
+class FeasibilityCallback(lightning.Callback, metaclass=StrictOptions):
+    """Says after each validation how well every constraint is kept, over all samples of all devices.
+
+    Logged are `val/<constraint>/max`, `mean`, `p95` (violations in the units of its two sides), `satisfied`, `active`
+    (shares of samples) and, with an augmented Lagrangian, `multiplier`; a test logs them under `test/`. `report` is the
+    whole Report of the last validation or test, with the worst samples and their inputs: `print(callback.report)` is a
+    table, `callback.report.as_json()` JSON. It is the same on every device and for any number of them.
+
+    Raises OptionError for a problem without constraints.
+
+    >>> import lightning
+    >>> from slimgraph import Node, PenaltyLoss, Problem, variable
+    >>> from slimgraph.training import LitDataModule
+    >>> y = variable("y")
+    >>> problem = Problem([Node(torch.nn.Linear(1, 1), ["x"], ["y"])], PenaltyLoss([y.minimize()], [y >= 0]))
+    >>> feasible = FeasibilityCallback()
+    >>> quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    >>> trainer = lightning.Trainer(accelerator="cpu", callbacks=[feasible], enable_checkpointing=False, **quiet)
+    >>> _ = trainer.validate(LitProblem(problem), LitDataModule(val={"x": torch.rand(20, 1)}), verbose=False)
+    >>> [constraint.name for constraint in feasible.report.constraints]
+    ['constraint_1']
+    """
+
+    def __init__(self, tolerance: float = TOLERANCE):
+        if not tolerance >= 0:
+            raise OptionError(f"FeasibilityCallback needs tolerance >= 0, got {tolerance}")
+        self.tolerance = tolerance
+        self.report: Report | None = None
+        self._tally: Tally | None = None
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        loss = getattr(getattr(pl_module, "problem", None), "loss", None)
+        if not (isinstance(pl_module, LitProblem) and getattr(loss, "constraints", None)):
+            raise OptionError(
+                "FeasibilityCallback would have nothing to say: it needs a LitProblem whose loss has constraints; got"
+                f" {type(pl_module).__name__} with {loss!r}"
+            )
+
+    def _start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self._tally = Tally(pl_module.problem.loss, trainer.global_rank, trainer.world_size)
+
+    def _add(self, loaders: Any, pl_module: Any, output: Any, batch: Any, batch_idx: int, loader_idx: int) -> None:
+        if self._tally is not None:
+            counted, _ = pl_module.share(loaders, batch, batch_idx, loader_idx)
+            inputs = {key: batch[key] for key in pl_module.problem.input_keys if key in batch}
+            self._tally.add(output, inputs, counted, prefix_of(batch))
+
+    def _end(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
+        tally, self._tally = self._tally, None
+        if tally is None:
+            return
+        parts: list[Any] = [tally.part()]
+        if trainer.world_size > 1:
+            parts = [None] * trainer.world_size
+            torch.distributed.all_gather_object(parts, tally.part())
+        self.report = tally.report(pl_module.problem.reg_errors(), self.tolerance, parts)
+        metrics = {
+            f"{stage}/{constraint.name}/{what}": value
+            for constraint in self.report.constraints
+            for what, value in constraint.metrics().items()
+        }
+        # Every rank has merged the same parts, so nothing is left to reduce.
+        pl_module.log_dict(metrics, on_step=False, on_epoch=True, batch_size=1, sync_dist=True, rank_zero_only=True)
+
+    def on_validation_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._start(trainer, pl_module)
+
+    def on_validation_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._add(trainer.val_dataloaders, pl_module, outputs, batch, batch_idx, dataloader_idx)
+
+    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._end(trainer, pl_module, "val")
+
+    def on_test_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._start(trainer, pl_module)
+
+    def on_test_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._add(trainer.test_dataloaders, pl_module, outputs, batch, batch_idx, dataloader_idx)
+
+    def on_test_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._end(trainer, pl_module, "test")

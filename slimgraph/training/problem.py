@@ -122,8 +122,8 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
         return self.problem(batch)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        counted, total = self._share(self.trainer.train_dataloader, batch, batch_idx)
-        output, prefix = self.problem(batch), _prefix(batch)
+        counted, total = self.share(self.trainer.train_dataloader, batch, batch_idx)
+        output, prefix = self.problem(batch), prefix_of(batch)
         values = self._values(output, prefix)
         if not torch.isfinite(values).all():
             self._refuse(values, batch_idx)
@@ -138,14 +138,14 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
         loss = output[prefix + "loss"]
         return loss if share == 1 else share * loss
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._evaluate("val", self.trainer.val_dataloaders, batch, batch_idx, dataloader_idx)
+    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        return self._evaluate("val", self.trainer.val_dataloaders, batch, batch_idx, dataloader_idx)
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._evaluate("test", self.trainer.test_dataloaders, batch, batch_idx, dataloader_idx)
+    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        return self._evaluate("test", self.trainer.test_dataloaders, batch, batch_idx, dataloader_idx)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        counted, _ = self._share(self.trainer.predict_dataloaders, batch, batch_idx, dataloader_idx)
+        counted, _ = self.share(self.trainer.predict_dataloaders, batch, batch_idx, dataloader_idx)
         # Where a term is derived, the outputs still hold their graph.
         output = {key: v.detach() if isinstance(v, Tensor) else v for key, v in self.problem(batch).items()}
         if counted:
@@ -247,9 +247,7 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
     def _values(self, output: Mapping[str, Tensor], prefix: str) -> Tensor:
         return torch.stack([output[prefix + term].detach() for term in self._terms])
 
-    def _share(
-        self, loaders: Any, batch: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0
-    ) -> tuple[int, int]:
+    def share(self, loaders: Any, batch: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> tuple[int, int]:
         """How many samples of this batch this rank counts, and all ranks together."""
         loader = loaders[dataloader_idx] if isinstance(loaders, (list, tuple)) else loaders
         if isinstance(loader, ShardedLoader):
@@ -258,9 +256,14 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
         counted = next((len(v) for v in values if isinstance(v, Tensor) and v.ndim), 1)
         return counted, counted * self._world
 
-    def _evaluate(self, stage: str, loaders: Any, batch: dict[str, Any], batch_idx: int, dataloader_idx: int) -> None:
-        counted, _ = self._share(loaders, batch, batch_idx, dataloader_idx)
-        self._means[stage].add(self._values(self.problem(batch), _prefix(batch)), counted)
+    def _evaluate(
+        self, stage: str, loaders: Any, batch: dict[str, Any], batch_idx: int, dataloader_idx: int
+    ) -> dict[str, Any]:
+        counted, _ = self.share(loaders, batch, batch_idx, dataloader_idx)
+        output = self.problem(batch)
+        self._means[stage].add(self._values(output, prefix_of(batch)), counted)
+        # For callbacks, which need not run the problem again.
+        return output
 
     def _log(self, stage: str) -> None:
         means = self._means[stage]
@@ -302,5 +305,6 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
         )
 
 
-def _prefix(batch: Mapping[str, Any]) -> str:
+def prefix_of(batch: Mapping[str, Any]) -> str:
+    """What stands before the keys of a problem's output where the batch has a `name`."""
     return f"{batch['name']}_" if isinstance(batch.get("name"), str) else ""
