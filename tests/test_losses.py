@@ -70,6 +70,20 @@ def test_constraints_on_trainable_variables_alone_hold_for_every_sample():
     assert PenaltyLoss([], [a <= 1])({})["C_violations"].tolist() == [[0.0, 1.0]]
 
 
+def test_constraints_on_a_whole_batch_hold_for_every_sample():
+    total, means = torch.sum(y) <= 1, torch.mean(x, 0, keepdim=True) <= 1
+    out = PenaltyLoss([], [total, y <= 1, means])(batch)
+    assert torch.equal(out["C_values"], torch.tensor([[2.0, 0.0, 0.5, -0.5], [2.0, 1.0, 0.5, -0.5]]))
+    assert PenaltyLoss([], [means])(batch)["C_values"].shape == (2, 2)
+    loss = AugmentedLagrangeLoss([], [total, means], mu_init=1.0)
+    for rows in (batch, {key: value[:1] for key, value in batch.items()}):
+        loss(rows)
+    assert loss.multipliers.shape == (3,)
+    three = {"x": torch.zeros(8, 3)}
+    with pytest.raises(ShapeError, match=r"'constraint_1', .* <= 1, has values of shape \(3,\) from x \(8, 3\); "):
+        PenaltyLoss([], [torch.mean(x, 0) <= 1])(three)
+
+
 @pytest.mark.parametrize("barrier", BARRIERS)
 def test_a_barrier_rises_smoothly_through_the_bound(barrier):
     loss = BarrierLoss([], [x <= 0.0], barrier=barrier)
@@ -142,8 +156,11 @@ def test_per_sample_multipliers_follow_the_index():
     data = {"y": torch.tensor([[2.0], [0.0]]), "index": torch.tensor([3, 1])}
     loss.update({**loss(data), "index": data["index"]})
     assert loss.multipliers.tolist() == [[0.0], [0.0], [0.0], [1.0]]
-    with pytest.raises(MissingKeyError, match=r"need the key 'index' in the data, which hold \['y'\]"):
+    wanted = r"multipliers of 'constraint_1' need the key 'index', \(2,\), in the data, which hold "
+    with pytest.raises(MissingKeyError, match=wanted + r"y \(2, 1\); DictDataset\(..., index=True\) adds it"):
         loss({"y": data["y"]})
+    with pytest.raises(ShapeError, match=wanted + r"y \(2, 1\), index \(2, 1\)"):
+        loss({"y": data["y"], "index": data["index"][:, None]})
 
 
 def test_weights_may_change_and_widths_may_not():
@@ -152,8 +169,12 @@ def test_weights_may_change_and_widths_may_not():
     first = loss(batch)["loss"]
     cap.weight = 100.0
     torch.testing.assert_close(loss(batch)["loss"], 100 * first)
-    with pytest.raises(ShapeError, match="multipliers for 1 constraint entries per sample, this batch has 2"):
-        loss({"y": torch.ones(2, 2)})
+    fresh = AugmentedLagrangeLoss([], [cap], mu_init=1.0)
+    fresh.load_state_dict(loss.state_dict())
+    for each in (loss, fresh):
+        with pytest.raises(ShapeError, match="for 1 entries per sample, this batch has 2; .* {'constraint_1': 2}"):
+            each({"y": torch.ones(2, 2)})
+        assert each(batch)["loss"].isfinite()
 
 
 def test_a_loss_that_was_born_in_inference_mode_can_be_trained():
@@ -172,7 +193,34 @@ def test_per_sample_multipliers_count_samples_and_serve_training_only():
     loss.update({**loss({**data, "index": torch.tensor([4])}), "index": torch.tensor([4])})
     with pytest.raises(OptionError, match="made for 5 samples, the data hold index 7"):
         loss({**data, "index": torch.tensor([7])})
-    assert loss.eval()(data)["loss"] == PenaltyLoss([], [y <= 1.0])(data)["loss"] == 2.0
+    with pytest.raises(OptionError, match="data hold index -1"):
+        loss({**data, "index": torch.tensor([-1])})
+    assert loss.eval()(data)["loss"] == 0.5 * loss.mu_max * 2.0**2
+
+
+def test_losses_in_evaluation_tell_the_optimum_whatever_the_multipliers():
+    # min x^2 s.t. x >= 1 has multiplier 2: under it a point that breaks the bound would look as good as the optimum.
+    loss = AugmentedLagrangeLoss([(y**2).minimize()], [3 * (y >= 1.0)], mu_init=1.0)
+    points = torch.linspace(0.0, 2.0, 201, dtype=torch.float64)
+    seen = []
+    for outer in range(4):
+        seen.append(torch.stack([loss.eval()({"y": point.reshape(1, 1)})["loss"] for point in points]))
+        loss.train()
+        loss.update(loss({"y": torch.full((1, 1), 0.5 + outer / 10, dtype=torch.float64)}))
+    assert all(torch.equal(each, seen[0]) for each in seen)
+    assert points[seen[0].argmin()].item() == pytest.approx(1.0)
+    other_length = {"y": torch.ones(2, 7, dtype=torch.float64)}
+    assert loss.eval()(other_length)["penalty_loss"] == 0, "roll-outs may be longer in validation"
+
+
+def test_a_multiplier_of_a_slack_constraint_falls_to_zero_soon():
+    loss = AugmentedLagrangeLoss([], [y <= 1.0], mu_init=0.001)
+    data = {"y": torch.zeros(1, 1)}
+    loss(data)
+    loss.multipliers.fill_(10.0)
+    for _ in range(16):
+        loss.update(loss(data))
+    assert loss.multipliers.item() == 0.0
 
 
 def test_multipliers_are_saved_and_come_back_in_a_fresh_loss():

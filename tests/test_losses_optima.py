@@ -1,4 +1,4 @@
-"""AugmentedLagrangeLoss against optima that are known exactly, primal and dual, with whole batches and parts of them."""
+"""AugmentedLagrangeLoss against optima that are known exactly, primal and dual, with whole batches and parts."""
 
 from __future__ import annotations
 
