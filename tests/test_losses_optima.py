@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from slimgraph import AugmentedLagrangeLoss, DictDataset, Node, Problem, Variable, variable
+from slimgraph import AugmentedLagrangeLoss, Variable, variable
+
+RANKS = Path(__file__).parent / "ranks"
+sys.path.insert(0, str(RANKS))
+
+import family  # noqa: E402
 
 torch64 = {"dtype": torch.float64}
 
@@ -127,39 +136,54 @@ def test_rosenbrock_in_a_disc():
     close(loss.multipliers, multiplier.detach().reshape(1), 1e-3)
 
 
-# ---- families: a policy x = K p + k, and multipliers for each sample
+# ---- a family of programmes: one policy, and a multiplier for each sample
 
 
-def family(samples: int = 12) -> tuple[DictDataset, Tensor, Tensor]:
-    """min |x|^2 / 2 - p'x where x_1 + x_2 = 1: x = p - lambda, lambda = (p_1 + p_2 - 1) / 2, for each p."""
-    p = torch.randn(samples, 2, generator=torch.Generator().manual_seed(1), **torch64)
-    dual = (p.sum(1, keepdim=True) - 1) / 2
-    return DictDataset({"p": p}, index=True), p - dual, dual
-
-
-def family_problem(data: DictDataset, **options) -> Problem:
-    torch.manual_seed(0)
-    x, p = variable("x"), variable("p")
-    objective = torch.sum(0.5 * x**2 - p * x, -1).minimize()
-    loss = AugmentedLagrangeLoss([objective], [x[:, :1] + x[:, 1:] == 1], data, per_sample=True, **options)
-    return Problem([Node(nn.Linear(2, 2), ["p"], ["x"], name="policy")], loss).double()
-
-
-@pytest.mark.parametrize("size", [12, 5], ids=["whole", "parts"])
-def test_a_family_has_a_multiplier_for_each_sample_in_any_batches(size):
-    data, primal, dual = family()
-    problem = family_problem(data, mu_init=2.0, mu_max=2.0)
-    steps = torch.optim.SGD(problem.parameters(), 0.2)
-    for _ in range(30):
-        for _ in range(12):
-            order = torch.randperm(12)
-            for part in order.split(size):
-                steps.zero_grad()
-                problem(data[part])["loss"].backward()
-                steps.step()
-        with torch.no_grad():
-            outputs = [problem(data[part]) for part in order.split(size)]
-            problem.loss.update({key: torch.cat([out[key] for out in outputs]) for key in ("C_values", "index")})
-    # At the optimum every sample is stationary by itself, so that parts of the data pull nowhere else.
-    close(problem(data[:])["x"].detach(), primal, 1e-4)
+def check_family(problem) -> None:
+    samples, primal, dual = family.data()
+    close(problem(samples[:])["x"].detach(), primal, 1e-4)
     close(problem.loss.multipliers, dual, 1e-3)
+
+
+@pytest.mark.parametrize("size", [12, 7], ids=["whole", "parts"])
+def test_a_family_has_a_multiplier_for_each_sample_in_any_batches(size):
+    # At the optimum every sample is stationary by itself, so that parts of the data pull nowhere else.
+    problem = family.make()
+    family.fit(problem, size)
+    check_family(problem)
+
+
+def test_a_fit_goes_on_from_a_file_as_if_it_had_not_stopped(tmp_path):
+    whole, first, resumed = family.make(), family.make(), family.make()
+    family.fit(whole, 7)
+    family.fit(first, 7, range(9))
+    torch.save(first.state_dict(), tmp_path / "state.pt")
+    resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    family.fit(resumed, 7, range(9, 30))
+    assert_equal(whole.state_dict(), resumed.state_dict(), 0)
+    check_family(resumed)
+
+
+def test_two_ranks_reach_what_one_reaches(tmp_path):
+    path = os.pathsep.join([str(RANKS.parents[1]), os.environ.get("PYTHONPATH", "")])
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(RANKS / "family.py"), str(rank), "2", str(tmp_path)],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+        )
+        for rank in (0, 1)
+    ]
+    one = family.make()
+    family.fit(one, 7)
+    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+    for rank in (0, 1):
+        problem = family.make()
+        problem.load_state_dict(torch.load(tmp_path / f"family{rank}.pt", weights_only=True))
+        assert_equal(one.state_dict(), problem.state_dict(), 1e-12)
+        check_family(problem)
+
+
+def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: float) -> None:
+    assert one.keys() == other.keys()
+    for key in one:
+        close(other[key], one[key], tolerance)
