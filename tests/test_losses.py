@@ -54,6 +54,7 @@ def test_losses_add_and_scale_and_keep_their_options():
     both, whole = one + other, BarrierLoss(objectives, constraints, barrier="log", upper_bound=2.0)
     torch.testing.assert_close(both(batch)["loss"], whole(batch)["loss"])
     torch.testing.assert_close((3 * whole)(batch)["loss"], 3 * whole(batch)["loss"])
+    torch.testing.assert_close(sum([one, other])(batch)["loss"], whole(batch)["loss"])
     with pytest.raises(OptionError, match="losses of one kind and options add"):
         one + PenaltyLoss(objectives)
 
@@ -105,6 +106,26 @@ def test_a_barrier_is_its_formula_inside_and_equalities_pay_from_both_sides():
     )
     for side in (0.5, -0.5):
         assert BarrierLoss([], [x == 0.0])({"x": torch.tensor([[side]])})["loss"].item() == 0.5
+
+
+@pytest.mark.parametrize("weight", [0.1, 0.001])
+def test_a_log_barrier_stops_on_its_central_path(weight):
+    # min x s.t. x >= 1 with -w log(x - 1): x = 1 + w, and w / (x - 1) is the multiplier 1.
+    loss = BarrierLoss([y.minimize()], [weight * (y >= 1.0)], barrier="log", upper_bound=20.0)
+    low, high = torch.tensor([[1.0]], dtype=torch.float64), torch.tensor([[2.0]], dtype=torch.float64)
+    for _ in range(50):
+        middle = ((low + high) / 2).requires_grad_()
+        (slope,) = torch.autograd.grad(loss({"y": middle})["loss"], middle)
+        low, high = (middle.detach(), high) if slope < 0 else (low, middle.detach())
+    assert low.item() == pytest.approx(1 + weight, abs=1e-12)
+
+
+def test_an_error_inside_a_term_names_it_with_its_shapes():
+    with pytest.raises(RuntimeError, match="must match the size") as caught:
+        PenaltyLoss([y.minimize()], [y <= 1, with_name(x <= y, "order")])(
+            {"x": torch.ones(2, 2), "y": torch.ones(2, 3)}
+        )
+    assert caught.value.__notes__ == ["in constraint 'order', x <= y, with x (2, 2), y (2, 3)"]
 
 
 def solve(loss, start, outer=40, inner=60):
@@ -250,7 +271,15 @@ def test_multipliers_are_saved_and_come_back_in_a_fresh_loss():
         (lambda: BarrierLoss([], [], barrier=lambda z: -z), OptionError, "to upper_bound=1.0 below 0; .* slope -1"),
         (lambda: AugmentedLagrangeLoss([], [], sigma=0.5), OptionError, "needs sigma >= 1; got 0.5"),
         (lambda: AugmentedLagrangeLoss([], [], mu_init=2.0, mu_max=1.0), OptionError, "mu_init=2.0, mu_max=1.0"),
+        (lambda: AugmentedLagrangeLoss([], [], mu_init=0.0), OptionError, "mu_init=0.0, mu_max=1000.0"),
+        (lambda: AugmentedLagrangeLoss([], [], mu_max=float("inf")), OptionError, "finite; got .*, mu_max=inf"),
         (lambda: AugmentedLagrangeLoss([], [], per_sample=True), OptionError, "needs train_data"),
+        (lambda: AugmentedLagrangeLoss([], [], 5, per_sample=True), OptionError, r"or range\(samples\); got 5"),
+        (lambda: AugmentedLagrangeLoss([], [], {}, per_sample=True), OptionError, r"range\(samples\); got \(\)"),
+        (lambda: BarrierLoss([], [], barrier="lag"), UnknownOptionError,
+         "There are log10, log, inverse, softexp, softlog, expshift, or a callable"),
+        (lambda: BarrierLoss([], [], barrier=3), UnknownOptionError, r"no barrier 3\. There are log10"),
+        (lambda: BarrierLoss([], [], upper_bound=-1.0), OptionError, "upper_bound > 0; got -1.0"),
         (lambda: AugmentedLagrangeLoss([], [], innerloop=3), UnknownOptionError, "'innerloop'. Did you mean 'inner_l"),
         (lambda: PenaltyLoss([], [x <= 1, y <= 1])({"x": torch.ones(2, 1), "y": torch.ones(3, 1)}), ShapeError,
          r"'constraint_1': \(2, 1\), 'constraint_2': \(3, 1\)"),

@@ -67,13 +67,12 @@ class AugmentedLagrangeLoss(PenaltyLoss):
             ("inner_loop", inner_loop, 1),
             ("sigma", sigma, 1),
             ("eta", eta, 0),
-            ("mu_init", mu_init, 0),
         ):
             if not value >= least:
                 raise OptionError(f"AugmentedLagrangeLoss needs {name} >= {least}; got {value}")
-        if mu_max < mu_init or mu_init == 0:
+        if not 0 < mu_init <= mu_max < math.inf:
             raise OptionError(
-                f"AugmentedLagrangeLoss needs 0 < mu_init <= mu_max; got mu_init={mu_init}, mu_max={mu_max}"
+                f"AugmentedLagrangeLoss needs 0 < mu_init <= mu_max, finite; got mu_init={mu_init}, mu_max={mu_max}"
             )
         if per_sample and train_data is None:
             raise OptionError(
@@ -209,4 +208,10 @@ class AugmentedLagrangeLoss(PenaltyLoss):
 def _count(data: Any) -> int:
     """The number of samples in a data set, a loader of one, or a dict of tensors."""
     data = getattr(data, "dataset", data)
-    return len(next(iter(data.values()))) if isinstance(data, Mapping) else len(data)
+    data = next(iter(data.values()), ()) if isinstance(data, Mapping) else data
+    if not hasattr(data, "__len__") or not len(data):
+        raise OptionError(
+            "train_data of an AugmentedLagrangeLoss is the training set, a loader of it, a dict of tensors, or "
+            f"range(samples); got {data!r}"
+        )
+    return len(data)

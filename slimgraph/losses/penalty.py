@@ -86,32 +86,28 @@ class PenaltyLoss(nn.Module, metaclass=StrictOptions):
                 raise DuplicateNameError(f"the name {name!r} of {term} belongs to another result already; use another")
 
     def forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
+        names, n = self.names(), len(self.objectives)
         try:
             values = self.plan(data)
+            objectives = [term.losses([value])[0] for term, value in zip(self.objectives, values, strict=False)]
+            sides = zip(values[n::2], values[n + 1 :: 2], strict=True)
+            constraints = [term.losses(pair) for term, pair in zip(self.constraints, sides, strict=True)]
         except MissingKeyError:
             self._tell_missing(data)
             raise
         except Exception as error:
             self._explain(error, data)
             raise
-        output: dict[str, Tensor] = {}
-        names, n = self.names(), len(self.objectives)
-        objective_terms = []
-        for name, term, value in zip(names, self.objectives, values, strict=False):
-            (output[name],) = term.losses([value])
-            objective_terms.append(output[name])
-        sides = zip(values[n::2], values[n + 1 :: 2], strict=True)
-        penalties, entries, violations = [], [], []
-        for name, term, pair in zip(names[n:], self.constraints, sides, strict=True):
-            loss, value, violation = term.losses(pair)
-            output[name], output[f"{name}_value"], output[f"{name}_violation"] = loss, value, violation
-            penalties.append(loss)
-            entries.append(value)
-            violations.append(violation)
-        if self.constraints:
+        output: dict[str, Tensor] = dict(zip(names, objectives, strict=False))
+        for name, parts in zip(names[n:], constraints, strict=True):
+            output[name], output[f"{name}_value"], output[f"{name}_violation"] = parts
+        output["objective_loss"] = sum_of(objectives) if objectives else _zero(data, self)
+        if not constraints:
+            output["penalty_loss"] = _zero(data, self)
+        else:
+            penalties, entries, violations = map(list, zip(*constraints, strict=True))
             output |= self._side_by_side(entries, violations, data)
-        output["objective_loss"] = sum_of(objective_terms) if objective_terms else _zero(data, self)
-        output["penalty_loss"] = self.penalty(output, penalties, data) if penalties else _zero(data, self)
+            output["penalty_loss"] = self.penalty(output, penalties, data)
         output["loss"] = output["objective_loss"] + output["penalty_loss"]
         return output
 
@@ -187,6 +183,10 @@ class PenaltyLoss(nn.Module, metaclass=StrictOptions):
         if type(other) is not type(self) or other.options != self.options:
             raise OptionError(f"losses of one kind and options add; got {self!r} and {other!r}")
         return type(self)(self.objectives + other.objectives, self.constraints + other.constraints, **self.options)
+
+    def __radd__(self, other: Any) -> PenaltyLoss:
+        # The built-in sum starts from 0.
+        return self if type(other) is int and other == 0 else NotImplemented
 
     def __mul__(self, weight: float) -> PenaltyLoss:
         return type(self)([weight * o for o in self.objectives], [weight * c for c in self.constraints], **self.options)
