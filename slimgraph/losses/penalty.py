@@ -137,20 +137,20 @@ class PenaltyLoss(nn.Module, metaclass=StrictOptions):
         """The number of samples: the first axis of the values, but of those that are one for the whole batch."""
         counts: set[int] = set()
         read: set[int] = set()
-        names = self.names()[len(self.objectives) :]
-        for name, constraint, value in zip(names, self.constraints, values, strict=True):
+        for place, (constraint, value) in enumerate(zip(self.constraints, values, strict=True), len(self.objectives)):
             samples = {len(t) for key in constraint.keys if isinstance(t := data[key], Tensor) and t.ndim}
             if not value.ndim or value.shape[0] == 1:
                 read |= samples
             elif samples and value.shape[0] not in samples:
                 raise ShapeError(
-                    f"constraint {name!r}, {constraint}, has values of shape {tuple(value.shape)} from "
+                    f"constraint {self.names()[place]!r}, {constraint}, has values of shape {tuple(value.shape)} from "
                     f"{_shapes(constraint, data)}; their first axis must be that of the samples. Keep it, or write "
                     "keepdim=True for values of the whole batch"
                 )
             elif samples:
                 counts.add(value.shape[0])
         if len(counts) > 1:
+            names = self.names()[len(self.objectives) :]
             shapes = {name: tuple(value.shape) for name, value in zip(names, values, strict=True)}
             raise ShapeError(f"the constraints have values for different numbers of samples: {shapes}")
         return next(iter(counts or (read if len(read) == 1 else {1})))

@@ -49,7 +49,7 @@ def gathered(rows: dict[str, Tensor], world: int) -> dict[str, Tensor]:
     return {key: torch.cat([rank[key] for rank in every]) for key in rows}
 
 
-def fit(problem: Problem, size: int, outer: range = range(30), rank: int = 0, world: int = 1) -> None:
+def fit(problem: Problem, size: int, outer: range = range(12), rank: int = 0, world: int = 1) -> None:
     """Twelve epochs of gradient steps in batches of `size`, all ranks' parts together, before each update."""
     samples, *_ = data()
     parameters = list(problem.parameters())
