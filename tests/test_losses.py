@@ -221,7 +221,7 @@ def test_per_sample_multipliers_count_samples_and_serve_training_only():
 
 def test_losses_in_evaluation_tell_the_optimum_whatever_the_multipliers():
     # min x^2 s.t. x >= 1 has multiplier 2: under it a point that breaks the bound would look as good as the optimum.
-    loss = AugmentedLagrangeLoss([(y**2).minimize()], [3 * (y >= 1.0)], mu_init=1.0)
+    loss = AugmentedLagrangeLoss([(y**2).minimize()], [y >= 1.0], mu_init=1.0)
     points = torch.linspace(0.0, 2.0, 201, dtype=torch.float64)
     seen = []
     for outer in range(4):
