@@ -54,6 +54,7 @@ def test_losses_add_and_scale_and_keep_their_options():
     both, whole = one + other, BarrierLoss(objectives, constraints, barrier="log", upper_bound=2.0)
     torch.testing.assert_close(both(batch)["loss"], whole(batch)["loss"])
     torch.testing.assert_close((3 * whole)(batch)["loss"], 3 * whole(batch)["loss"])
+    torch.testing.assert_close(sum([one, other])(batch)["loss"], whole(batch)["loss"])
     with pytest.raises(OptionError, match="losses of one kind and options add"):
         one + PenaltyLoss(objectives)
 
@@ -68,6 +69,20 @@ def test_constraints_on_trainable_variables_alone_hold_for_every_sample():
     out = PenaltyLoss([], [a <= 1, y <= 1])(batch)
     assert torch.equal(out["C_values"], torch.tensor([[-0.5, 1.0, 0.0], [-0.5, 1.0, 1.0]]))
     assert PenaltyLoss([], [a <= 1])({})["C_violations"].tolist() == [[0.0, 1.0]]
+
+
+def test_constraints_on_a_whole_batch_hold_for_every_sample():
+    total, means = torch.sum(y) <= 1, torch.mean(x, 0, keepdim=True) <= 1
+    out = PenaltyLoss([], [total, y <= 1, means])(batch)
+    assert torch.equal(out["C_values"], torch.tensor([[2.0, 0.0, 0.5, -0.5], [2.0, 1.0, 0.5, -0.5]]))
+    assert PenaltyLoss([], [means])(batch)["C_values"].shape == (2, 2)
+    loss = AugmentedLagrangeLoss([], [total, means], mu_init=1.0)
+    for rows in (batch, {key: value[:1] for key, value in batch.items()}):
+        loss(rows)
+    assert loss.multipliers.shape == (3,)
+    three = {"x": torch.zeros(8, 3)}
+    with pytest.raises(ShapeError, match=r"'constraint_1', .* <= 1, has values of shape \(3,\) from x \(8, 3\); "):
+        PenaltyLoss([], [torch.mean(x, 0) <= 1])(three)
 
 
 @pytest.mark.parametrize("barrier", BARRIERS)
@@ -91,6 +106,26 @@ def test_a_barrier_is_its_formula_inside_and_equalities_pay_from_both_sides():
     )
     for side in (0.5, -0.5):
         assert BarrierLoss([], [x == 0.0])({"x": torch.tensor([[side]])})["loss"].item() == 0.5
+
+
+@pytest.mark.parametrize("weight", [0.1, 0.001])
+def test_a_log_barrier_stops_on_its_central_path(weight):
+    # min x s.t. x >= 1 with -w log(x - 1): x = 1 + w, and w / (x - 1) is the multiplier 1.
+    loss = BarrierLoss([y.minimize()], [weight * (y >= 1.0)], barrier="log", upper_bound=20.0)
+    low, high = torch.tensor([[1.0]], dtype=torch.float64), torch.tensor([[2.0]], dtype=torch.float64)
+    for _ in range(50):
+        middle = ((low + high) / 2).requires_grad_()
+        (slope,) = torch.autograd.grad(loss({"y": middle})["loss"], middle)
+        low, high = (middle.detach(), high) if slope < 0 else (low, middle.detach())
+    assert low.item() == pytest.approx(1 + weight, abs=1e-12)
+
+
+def test_an_error_inside_a_term_names_it_with_its_shapes():
+    with pytest.raises(RuntimeError, match="must match the size") as caught:
+        PenaltyLoss([y.minimize()], [y <= 1, with_name(x <= y, "order")])(
+            {"x": torch.ones(2, 2), "y": torch.ones(2, 3)}
+        )
+    assert caught.value.__notes__ == ["in constraint 'order', x <= y, with x (2, 2), y (2, 3)"]
 
 
 def solve(loss, start, outer=40, inner=60):
@@ -142,8 +177,11 @@ def test_per_sample_multipliers_follow_the_index():
     data = {"y": torch.tensor([[2.0], [0.0]]), "index": torch.tensor([3, 1])}
     loss.update({**loss(data), "index": data["index"]})
     assert loss.multipliers.tolist() == [[0.0], [0.0], [0.0], [1.0]]
-    with pytest.raises(MissingKeyError, match=r"need the key 'index' in the data, which hold \['y'\]"):
+    wanted = r"multipliers of 'constraint_1' need the key 'index', \(2,\), in the data, which hold "
+    with pytest.raises(MissingKeyError, match=wanted + r"y \(2, 1\); DictDataset\(..., index=True\) adds it"):
         loss({"y": data["y"]})
+    with pytest.raises(ShapeError, match=wanted + r"y \(2, 1\), index \(2, 1\)"):
+        loss({"y": data["y"], "index": data["index"][:, None]})
 
 
 def test_weights_may_change_and_widths_may_not():
@@ -152,8 +190,12 @@ def test_weights_may_change_and_widths_may_not():
     first = loss(batch)["loss"]
     cap.weight = 100.0
     torch.testing.assert_close(loss(batch)["loss"], 100 * first)
-    with pytest.raises(ShapeError, match="multipliers for 1 constraint entries per sample, this batch has 2"):
-        loss({"y": torch.ones(2, 2)})
+    fresh = AugmentedLagrangeLoss([], [cap], mu_init=1.0)
+    fresh.load_state_dict(loss.state_dict())
+    for each in (loss, fresh):
+        with pytest.raises(ShapeError, match="for 1 entries per sample, this batch has 2; .* {'constraint_1': 2}"):
+            each({"y": torch.ones(2, 2)})
+        assert each(batch)["loss"].isfinite()
 
 
 def test_a_loss_that_was_born_in_inference_mode_can_be_trained():
@@ -172,7 +214,34 @@ def test_per_sample_multipliers_count_samples_and_serve_training_only():
     loss.update({**loss({**data, "index": torch.tensor([4])}), "index": torch.tensor([4])})
     with pytest.raises(OptionError, match="made for 5 samples, the data hold index 7"):
         loss({**data, "index": torch.tensor([7])})
-    assert loss.eval()(data)["loss"] == PenaltyLoss([], [y <= 1.0])(data)["loss"] == 2.0
+    with pytest.raises(OptionError, match="data hold index -1"):
+        loss({**data, "index": torch.tensor([-1])})
+    assert loss.eval()(data)["loss"] == 0.5 * loss.mu_max * 2.0**2
+
+
+def test_losses_in_evaluation_tell_the_optimum_whatever_the_multipliers():
+    # min x^2 s.t. x >= 1 has multiplier 2: under it a point that breaks the bound would look as good as the optimum.
+    loss = AugmentedLagrangeLoss([(y**2).minimize()], [y >= 1.0], mu_init=1.0)
+    points = torch.linspace(0.0, 2.0, 201, dtype=torch.float64)
+    seen = []
+    for outer in range(4):
+        seen.append(torch.stack([loss.eval()({"y": point.reshape(1, 1)})["loss"] for point in points]))
+        loss.train()
+        loss.update(loss({"y": torch.full((1, 1), 0.5 + outer / 10, dtype=torch.float64)}))
+    assert all(torch.equal(each, seen[0]) for each in seen)
+    assert points[seen[0].argmin()].item() == pytest.approx(1.0)
+    other_length = {"y": torch.ones(2, 7, dtype=torch.float64)}
+    assert loss.eval()(other_length)["penalty_loss"] == 0, "roll-outs may be longer in validation"
+
+
+def test_a_multiplier_of_a_slack_constraint_falls_to_zero_soon():
+    loss = AugmentedLagrangeLoss([], [y <= 1.0], mu_init=0.001)
+    data = {"y": torch.zeros(1, 1)}
+    loss(data)
+    loss.multipliers.fill_(10.0)
+    for _ in range(16):
+        loss.update(loss(data))
+    assert loss.multipliers.item() == 0.0
 
 
 def test_multipliers_are_saved_and_come_back_in_a_fresh_loss():
@@ -202,7 +271,15 @@ def test_multipliers_are_saved_and_come_back_in_a_fresh_loss():
         (lambda: BarrierLoss([], [], barrier=lambda z: -z), OptionError, "to upper_bound=1.0 below 0; .* slope -1"),
         (lambda: AugmentedLagrangeLoss([], [], sigma=0.5), OptionError, "needs sigma >= 1; got 0.5"),
         (lambda: AugmentedLagrangeLoss([], [], mu_init=2.0, mu_max=1.0), OptionError, "mu_init=2.0, mu_max=1.0"),
+        (lambda: AugmentedLagrangeLoss([], [], mu_init=0.0), OptionError, "mu_init=0.0, mu_max=1000.0"),
+        (lambda: AugmentedLagrangeLoss([], [], mu_max=float("inf")), OptionError, "finite; got .*, mu_max=inf"),
         (lambda: AugmentedLagrangeLoss([], [], per_sample=True), OptionError, "needs train_data"),
+        (lambda: AugmentedLagrangeLoss([], [], 5, per_sample=True), OptionError, r"or range\(samples\); got 5"),
+        (lambda: AugmentedLagrangeLoss([], [], {}, per_sample=True), OptionError, r"range\(samples\); got \(\)"),
+        (lambda: BarrierLoss([], [], barrier="lag"), UnknownOptionError,
+         "There are log10, log, inverse, softexp, softlog, expshift, or a callable"),
+        (lambda: BarrierLoss([], [], barrier=3), UnknownOptionError, r"no barrier 3\. There are log10"),
+        (lambda: BarrierLoss([], [], upper_bound=-1.0), OptionError, "upper_bound > 0; got -1.0"),
         (lambda: AugmentedLagrangeLoss([], [], innerloop=3), UnknownOptionError, "'innerloop'. Did you mean 'inner_l"),
         (lambda: PenaltyLoss([], [x <= 1, y <= 1])({"x": torch.ones(2, 1), "y": torch.ones(3, 1)}), ShapeError,
          r"'constraint_1': \(2, 1\), 'constraint_2': \(3, 1\)"),

@@ -79,10 +79,13 @@ class BarrierLoss(PenaltyLoss):
         alpha: float = 0.5,
     ) -> None:
         super().__init__(objectives, constraints)
-        if isinstance(barrier, str) and barrier not in BARRIERS:
+        if not callable(barrier) and barrier not in BARRIERS:
+            hint = did_you_mean(barrier, BARRIERS) if isinstance(barrier, str) else ""
             raise UnknownOptionError(
-                f"there is no barrier {barrier!r}.{did_you_mean(barrier, BARRIERS)} There are {', '.join(BARRIERS)}"
+                f"there is no barrier {barrier!r}.{hint} There are {', '.join(BARRIERS)}, or a callable of a tensor"
             )
+        if not 0 < upper_bound < math.inf:
+            raise OptionError(f"BarrierLoss needs a finite upper_bound > 0; got {upper_bound!r}")
         self.barrier, self.upper_bound, self.shift, self.alpha = barrier, upper_bound, shift, alpha
         self._end, self._slope = self._tangent()
 

@@ -20,16 +20,19 @@ class AugmentedLagrangeLoss(PenaltyLoss):
     With c the signed values and lambda, mu the multipliers and their weight, an equality entry adds
     lambda c + mu c^2 / 2, an inequality (relu(lambda + mu c)^2 - lambda^2) / (2 mu), each averaged over the samples.
     `update(output)` makes one outer step: lambda <- mean(lambda + mu c) for an equality, mean(relu(lambda + mu c)) for
-    an inequality; mu grows by `sigma`, up to `mu_max`, unless the largest violation fell below `eta / sigma` of its
-    best so far.
+    an inequality; mu grows by `sigma`, up to `mu_max`, unless the largest violation, and the largest step of a
+    multiplier over mu, fell below `eta / sigma` of their best so far.
     `inner_loop` is the number of epochs between two updates, which `LitProblem` makes.
 
     There is one multiplier per constraint entry (a column of `C_values`), or with `per_sample=True` one per sample and
-    entry, found by the data's `index` key, `(batch,)`; then `train_data` gives the number of samples, and in evaluation
-    the constraints count as in PenaltyLoss.
+    entry, found by the data's `index` key, `(batch,)`; then `train_data` gives the number of samples. A weight
+    multiplies its constraint's whole term: the dual solution is weight * `multipliers`.
+
+    In evaluation mode each entry adds mu_max violation^2 / 2 instead, so that validation losses of different epochs,
+    and samples that have no multipliers, can be compared.
 
     Source: Nocedal and Wright, Numerical Optimization, 2nd ed., algorithm 17.4. Raises OptionError for options outside
-    their range, MissingKeyError for data without `index` where that is needed.
+    their range, MissingKeyError for data without `index` where that is needed, ShapeError where entries do not fit.
 
     >>> from slimgraph import variable
     >>> loss = AugmentedLagrangeLoss([], [variable("x") <= 1.], mu_init=2.)
@@ -64,13 +67,12 @@ class AugmentedLagrangeLoss(PenaltyLoss):
             ("inner_loop", inner_loop, 1),
             ("sigma", sigma, 1),
             ("eta", eta, 0),
-            ("mu_init", mu_init, 0),
         ):
             if not value >= least:
                 raise OptionError(f"AugmentedLagrangeLoss needs {name} >= {least}; got {value}")
-        if mu_max < mu_init or mu_init == 0:
+        if not 0 < mu_init <= mu_max < math.inf:
             raise OptionError(
-                f"AugmentedLagrangeLoss needs 0 < mu_init <= mu_max; got mu_init={mu_init}, mu_max={mu_max}"
+                f"AugmentedLagrangeLoss needs 0 < mu_init <= mu_max, finite; got mu_init={mu_init}, mu_max={mu_max}"
             )
         if per_sample and train_data is None:
             raise OptionError(
@@ -93,73 +95,100 @@ class AugmentedLagrangeLoss(PenaltyLoss):
         return {name: getattr(self, name) for name in names} | {"train_data": train_data}
 
     def penalty(self, output: dict[str, Tensor], penalties: list[Tensor], data: dict[str, Tensor]) -> Tensor:
-        if self.per_sample and not self.training:
-            # Other samples than those of the training have no multipliers.
-            return super().penalty(output, penalties, data)
+        if not self.training:
+            # Losses under other multipliers say nothing about each other, and other samples have none.
+            terms = 0.5 * self.mu_max * output["C_violations"].square()
+            return self._weighed(terms, self._widths_of(output))
         values = output["C_values"]
         if not self._widths:
             self._make_buffers(output)
-        if values.shape[1] != sum(self._widths):
+        if values.shape[1] != self.multipliers.shape[-1]:
             raise ShapeError(
-                f"AugmentedLagrangeLoss has multipliers for {sum(self._widths)} constraint entries per sample, this "
-                f"batch has {values.shape[1]}; every batch must have the same, so roll-outs the same number of steps"
+                f"AugmentedLagrangeLoss has multipliers for {self.multipliers.shape[-1]} entries per sample, this "
+                f"batch has {values.shape[1]}; every batch must have the same, so roll-outs the same number of "
+                f"steps. The entries: {dict(zip(self._constraint_names, self._widths_of(output), strict=True))}"
             )
-        multipliers = self._of(self.multipliers, data)
+        multipliers = self._of(self.multipliers, data, len(values))
         shifted = multipliers + self.mu * values
         terms = torch.where(
             self.is_equality,
             values * (multipliers + 0.5 * self.mu * values),
             (torch.relu(shifted).square() - multipliers.square()) / (2 * self.mu),
         )
-        pieces = terms.mean(0).split(self._widths)
+        return self._weighed(terms, self._widths)
+
+    def _weighed(self, terms: Tensor, widths: list[int]) -> Tensor:
+        """The mean over the samples of `terms`, `(samples, entries)`, each constraint's entries times its weight."""
+        pieces = terms.mean(0).split(widths)
         return sum_of([c.weighed(piece.sum()) for c, piece in zip(self.constraints, pieces, strict=True)])
 
     @torch.no_grad()
     def update(self, output: dict[str, Tensor]) -> None:
         """One outer step from `C_values`, `(samples, entries)`, of all samples; with `per_sample` their `index` too."""
         if self.is_equality is None:
-            raise OptionError("AugmentedLagrangeLoss.update needs what a forward pass returned; there was none yet")
+            raise OptionError(
+                "AugmentedLagrangeLoss.update needs what a forward pass in training mode returned; there was none yet"
+            )
         values = output["C_values"].detach()
-        moved = self._of(self.multipliers, output) + self.mu * values
-        moved = torch.where(self.is_equality, moved, torch.relu(moved))
-        if self.per_sample:
-            self.multipliers[output["index"].long()] = moved
-        else:
-            self.multipliers.copy_(moved.mean(0))
+        before = self._of(self.multipliers, output, len(values))
+        after = before + self.mu * values
+        after = torch.where(self.is_equality, after, torch.relu(after))
+        after = after if self.per_sample else after.mean(0)
         worst = torch.where(self.is_equality, values.abs(), torch.relu(values)).max()
+        # A slack constraint whose multiplier has yet to fall to zero is no better than a violated one.
+        worst = torch.maximum(worst, (after - before).abs().max() / self.mu)
+        if self.per_sample:
+            self.multipliers[output["index"].long()] = after
+        else:
+            self.multipliers.copy_(after)
         enough = worst <= self.eta / self.sigma * self.best_violation
         self.mu.copy_(torch.where(enough, self.mu, (self.sigma * self.mu).clamp(max=self.mu_max)))
         self.best_violation.copy_(torch.minimum(self.best_violation, worst))
+
+    @property
+    def _constraint_names(self) -> list[str]:
+        return self.names()[len(self.objectives) :]
+
+    def _widths_of(self, output: dict[str, Tensor]) -> list[int]:
+        """How many columns of `C_values` each constraint has."""
+        values = [output[f"{name}_value"] for name in self._constraint_names]
+        return [
+            value.shape[1:].numel() if batched and value.ndim else value.numel()
+            for batched, value in zip(self._batched, values, strict=True)
+        ]
 
     @torch.inference_mode(False)
     @torch.no_grad()
     def _make_buffers(self, output: dict[str, Tensor]) -> None:
         """The buffers whose shape only a forward pass tells: multipliers, and what each column of `C_values` is."""
-        names = self.names()[len(self.objectives) :]
-        for name, batched in zip(names, self._batched, strict=True):
-            value = output[f"{name}_value"]
-            self._widths.append(value[0].numel() if batched and value.ndim else value.numel())
-        values = output["C_values"]
-        flags = [flag for flag, width in zip(self._equality, self._widths, strict=True) for _ in range(width)]
-        self.is_equality = torch.tensor(flags, device=values.device)
+        values, widths = output["C_values"], self._widths_of(output)
+        flags = [flag for flag, width in zip(self._equality, widths, strict=True) for _ in range(width)]
         if self.multipliers is None:
             rows = () if self.samples is None else (self.samples,)
             self.multipliers = torch.zeros(*rows, len(flags), dtype=values.dtype, device=values.device)
+        if len(flags) == self.multipliers.shape[-1]:
+            self._widths = widths
+            self.is_equality = torch.tensor(flags, device=values.device)
 
-    def _of(self, multipliers: Tensor, data: dict[str, Tensor]) -> Tensor:
+    def _of(self, multipliers: Tensor, data: dict[str, Tensor], samples: int) -> Tensor:
         """The multipliers of the samples at hand."""
         if not self.per_sample:
             return multipliers
-        if "index" not in data:
-            raise MissingKeyError(
-                f"per-sample multipliers need the key 'index' in the data, which hold {sorted(data)}; "
-                "DictDataset(..., index=True) adds it"
+        index = data.get("index")
+        if index is None or index.ndim != 1 or samples not in (1, len(index)):
+            read = {"index", *(key for constraint in self.constraints for key in constraint.keys)}
+            shapes = ", ".join(f"{key} {tuple(value.shape)}" for key, value in data.items() if key in read)
+            error = MissingKeyError if index is None else ShapeError
+            raise error(
+                f"the per-sample multipliers of {', '.join(map(repr, self._constraint_names))} need the key 'index', "
+                f"({samples},), in the data, which hold {shapes or sorted(data)}; DictDataset(..., index=True) adds it"
             )
-        index = data["index"].long()
-        if (largest := int(index.max())) >= len(multipliers):
+        index = index.long()
+        low, high = (int(end) for end in index.aminmax())
+        if low < 0 or high >= len(multipliers):
             raise OptionError(
-                f"per-sample multipliers were made for {len(multipliers)} samples, the data hold index {largest}; "
-                "give train_data= of the whole training set"
+                f"per-sample multipliers were made for {len(multipliers)} samples, the data hold index "
+                f"{high if low >= 0 else low}; give train_data= of the whole training set"
             )
         return multipliers[index]
 
@@ -179,4 +208,10 @@ class AugmentedLagrangeLoss(PenaltyLoss):
 def _count(data: Any) -> int:
     """The number of samples in a data set, a loader of one, or a dict of tensors."""
     data = getattr(data, "dataset", data)
-    return len(next(iter(data.values()))) if isinstance(data, Mapping) else len(data)
+    data = next(iter(data.values()), ()) if isinstance(data, Mapping) else data
+    if not hasattr(data, "__len__") or not len(data):
+        raise OptionError(
+            "train_data of an AugmentedLagrangeLoss is the training set, a loader of it, a dict of tensors, or "
+            f"range(samples); got {data!r}"
+        )
+    return len(data)

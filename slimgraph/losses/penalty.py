@@ -86,32 +86,28 @@ class PenaltyLoss(nn.Module, metaclass=StrictOptions):
                 raise DuplicateNameError(f"the name {name!r} of {term} belongs to another result already; use another")
 
     def forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
+        names, n = self.names(), len(self.objectives)
         try:
             values = self.plan(data)
+            objectives = [term.losses([value])[0] for term, value in zip(self.objectives, values, strict=False)]
+            sides = zip(values[n::2], values[n + 1 :: 2], strict=True)
+            constraints = [term.losses(pair) for term, pair in zip(self.constraints, sides, strict=True)]
         except MissingKeyError:
             self._tell_missing(data)
             raise
         except Exception as error:
             self._explain(error, data)
             raise
-        output: dict[str, Tensor] = {}
-        names, n = self.names(), len(self.objectives)
-        objective_terms = []
-        for name, term, value in zip(names, self.objectives, values, strict=False):
-            (output[name],) = term.losses([value])
-            objective_terms.append(output[name])
-        sides = zip(values[n::2], values[n + 1 :: 2], strict=True)
-        penalties, entries, violations = [], [], []
-        for name, term, pair in zip(names[n:], self.constraints, sides, strict=True):
-            loss, value, violation = term.losses(pair)
-            output[name], output[f"{name}_value"], output[f"{name}_violation"] = loss, value, violation
-            penalties.append(loss)
-            entries.append(value)
-            violations.append(violation)
-        if self.constraints:
-            output |= self._side_by_side(entries, violations)
-        output["objective_loss"] = sum_of(objective_terms) if objective_terms else _zero(data, self)
-        output["penalty_loss"] = self.penalty(output, penalties, data) if penalties else _zero(data, self)
+        output: dict[str, Tensor] = dict(zip(names, objectives, strict=False))
+        for name, parts in zip(names[n:], constraints, strict=True):
+            output[name], output[f"{name}_value"], output[f"{name}_violation"] = parts
+        output["objective_loss"] = sum_of(objectives) if objectives else _zero(data, self)
+        if not constraints:
+            output["penalty_loss"] = _zero(data, self)
+        else:
+            penalties, entries, violations = map(list, zip(*constraints, strict=True))
+            output |= self._side_by_side(entries, violations, data)
+            output["penalty_loss"] = self.penalty(output, penalties, data)
         output["loss"] = output["objective_loss"] + output["penalty_loss"]
         return output
 
@@ -119,15 +115,11 @@ class PenaltyLoss(nn.Module, metaclass=StrictOptions):
         """What the constraints add to the loss, 0-dim: here the sum of their own losses."""
         return sum_of(penalties)
 
-    def _side_by_side(self, values: list[Tensor], violations: list[Tensor]) -> dict[str, Tensor]:
-        """Every constraint's entries in one row per sample; without data keys a constraint holds for every sample."""
-        counts = {v.shape[0] for each, v in zip(self._batched, values, strict=True) if each and v.ndim}
-        if len(counts) > 1:
-            shapes = {
-                name: tuple(v.shape) for name, v in zip(self.names()[len(self.objectives) :], values, strict=True)
-            }
-            raise ShapeError(f"the constraints have values for different numbers of samples: {shapes}")
-        count = counts.pop() if counts else 1
+    def _side_by_side(
+        self, values: list[Tensor], violations: list[Tensor], data: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Every constraint's entries in one row per sample; what has no samples of its own holds for every sample."""
+        count = self._count(values, data)
         output: dict[str, Tensor] = {}
         for what, pieces in (("values", values), ("violations", violations)):
             rows = [self._rows(piece, each, count) for piece, each in zip(pieces, self._batched, strict=True)]
@@ -141,19 +133,33 @@ class PenaltyLoss(nn.Module, metaclass=StrictOptions):
                     output[f"C_{part}_{what}"] = torch.cat(chosen, dim=1)
         return output
 
+    def _count(self, values: list[Tensor], data: dict[str, Tensor]) -> int:
+        """The number of samples: the first axis of the values, but of those that are one for the whole batch."""
+        counts: set[int] = set()
+        read: set[int] = set()
+        for place, (constraint, value) in enumerate(zip(self.constraints, values, strict=True), len(self.objectives)):
+            samples = {len(t) for key in constraint.keys if isinstance(t := data[key], Tensor) and t.ndim}
+            if not value.ndim or value.shape[0] == 1:
+                read |= samples
+            elif samples and value.shape[0] not in samples:
+                raise ShapeError(
+                    f"constraint {self.names()[place]!r}, {constraint}, has values of shape {tuple(value.shape)} from "
+                    f"{_shapes(constraint, data)}; their first axis must be that of the samples. Keep it, or write "
+                    "keepdim=True for values of the whole batch"
+                )
+            elif samples:
+                counts.add(value.shape[0])
+        if len(counts) > 1:
+            names = self.names()[len(self.objectives) :]
+            shapes = {name: tuple(value.shape) for name, value in zip(names, values, strict=True)}
+            raise ShapeError(f"the constraints have values for different numbers of samples: {shapes}")
+        return next(iter(counts or (read if len(read) == 1 else {1})))
+
     @staticmethod
     def _rows(piece: Tensor, batched: bool, count: int) -> Tensor:
-        if batched and piece.ndim:
+        if batched and piece.ndim and piece.shape[0] == count:
             return piece if piece.ndim == 2 else piece.reshape(count, -1)
         return piece.reshape(1, -1).expand(count, -1)
-
-    def _tell_duplicate(self, names: list[str]) -> None:
-        for place, name in enumerate(names):
-            if name in names[:place] or name in RESERVED:
-                other = "a result of every loss" if name in RESERVED else str(self.terms[names.index(name)])
-                raise DuplicateNameError(
-                    f"the name {name!r} of {self.terms[place]} belongs to {other} already; use another"
-                )
 
     def _explain(self, error: Exception, data: dict[str, Tensor]) -> None:
         """Notes on `error` which term it came from, and the shapes that the term reads."""
@@ -161,8 +167,7 @@ class PenaltyLoss(nn.Module, metaclass=StrictOptions):
             try:
                 term(data)
             except type(error):
-                shapes = ", ".join(f"{key} {tuple(data[key].shape)}" for key in term.keys)
-                error.add_note(f"in {term.kind} {name!r}, {term}, with {shapes}")
+                error.add_note(f"in {term.kind} {name!r}, {term}, with {_shapes(term, data)}")
                 return
 
     def _tell_missing(self, data: dict[str, Tensor]) -> None:
@@ -178,6 +183,10 @@ class PenaltyLoss(nn.Module, metaclass=StrictOptions):
         if type(other) is not type(self) or other.options != self.options:
             raise OptionError(f"losses of one kind and options add; got {self!r} and {other!r}")
         return type(self)(self.objectives + other.objectives, self.constraints + other.constraints, **self.options)
+
+    def __radd__(self, other: Any) -> PenaltyLoss:
+        # The built-in sum starts from 0.
+        return self if type(other) is int and other == 0 else NotImplemented
 
     def __mul__(self, weight: float) -> PenaltyLoss:
         return type(self)([weight * o for o in self.objectives], [weight * c for c in self.constraints], **self.options)
@@ -199,6 +208,11 @@ def _all_of(kind: type, terms: Sequence[Any], what: str) -> list[Any]:
             advice = " Write * before what gives several." if isinstance(term, tuple) else advice
             raise OptionError(f"{what} holds {kind.__name__}s; got {type(term).__name__}: {term!r}.{advice}")
     return list(terms)
+
+
+def _shapes(term: Any, data: dict[str, Any]) -> str:
+    """The keys that `term` reads, with their shapes."""
+    return ", ".join(f"{key} {tuple(getattr(data[key], 'shape', ()))}" for key in term.keys)
 
 
 def sum_of(scalars: list[Tensor]) -> Tensor:
