@@ -10,7 +10,6 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -130,11 +129,16 @@ class Variable(Drawable):
             raise ExpressionError(f"{self!r} takes a dict of tensors; got {type(data).__name__}")
         return self._plan(data)[0]
 
-    @cached_property
+    @property
     def _plan(self) -> Any:
-        from slimgraph.symbolic.plan import Plan
+        # No cached_property: Python 3.11's takes a lock, which torch.compile cannot trace.
+        if "_made_plan" not in self.__dict__:
+            from slimgraph.symbolic.plan import Plan
 
-        return Plan([self])
+            if torch.compiler.is_compiling():
+                raise ExpressionError("torch.compile takes Plan([expression]), or an expression that was called before")
+            self.__dict__["_made_plan"] = Plan([self])
+        return self.__dict__["_made_plan"]
 
     def to_networkx(self) -> Any:
         """The expression as a networkx MultiDiGraph from leaves to result."""
