@@ -182,7 +182,9 @@ class Variable(Drawable):
         if (sign := _TENSOR_COMPARISONS.get(func)) is not None:
             return _comparison(sign)(args[1], args[0])
         name = getattr(func, "__name__", "")
-        if (name.endswith("_") and not name.endswith("__")) or (kwargs and (kwargs.get("inplace") or "out" in kwargs)):
+        # torch's own Python functions hand on out=None.
+        writes = kwargs and (kwargs.get("inplace") or kwargs.get("out") is not None)
+        if writes or (name.endswith("_") and not name.endswith("__")):
             raise ExpressionError(
                 f"{name} changes a tensor in place, and an expression has no tensor yet; write a = a + x instead of "
                 f"a += x, and torch.{name.rstrip('_')} instead of {name}"
