@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from slimgraph.doors import Drawable
 from slimgraph.errors import ExpressionError
+from slimgraph.symbolic.arrays import advice, operator_of, plain
 from slimgraph.symbolic.derivative import gradient
 from slimgraph.symbolic.text import expression_text
 from slimgraph.symbolic.walk import Operation, in_order, replace
@@ -30,6 +32,8 @@ def symbolic_function(function: Callable[..., Any], args: tuple[Any, ...], kwarg
     from slimgraph.symbolic.terms import Constraint
 
     arguments = replace((args, kwargs or {}), Constraint, lambda constraint: constraint.truth)
+    # Before numpy meets a tensor: `array - tensor` would be numpy's, and fail.
+    arguments = replace(arguments, np.ndarray, torch.as_tensor)
     # As leaves, tensors follow the device and dtype of the problem, and parameters among them are trained.
     return Variable(operation=Operation(function, *replace(arguments, Tensor, lambda t: Variable(value=t))))
 
@@ -91,8 +95,17 @@ class Variable(Drawable):
     (1 - x)^2 + sub(y, 2.0) <= 2
     """
 
-    # numpy then leaves `array * variable` to us.
-    __array_ufunc__ = None
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        # `array * variable` arrives here; it means the operator.
+        if method == "__call__" and not kwargs and (meant := operator_of(ufunc.__name__)) is not None:
+            return meant(*map(plain, inputs))
+        raise ExpressionError(f"{advice(ufunc.__name__)} for {self!r}")
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        raise ExpressionError(f"{advice(func.__name__)} for {self!r}")
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise ExpressionError(f"{self!r} is no array: it has a value only for a batch of data")
 
     def __init__(
         self,
@@ -161,6 +174,21 @@ class Variable(Drawable):
         if not isinstance(other, Variable):
             raise ExpressionError(f"{self!r} can be derived by a Variable; got {type(other).__name__}: {other!r}")
         return Variable(operation=Operation(gradient, (self, other)))
+
+    def with_name(self, name: str) -> Variable:
+        """The same expression under `name`, which then stands for it in texts, reports and pictures."""
+        if not (isinstance(name, str) and name):
+            raise ExpressionError(f"a name is a text that is not empty; got {name!r}")
+        if self.input_key is not None:
+            raise ExpressionError(
+                f"{self!r} is read from the data under that key; write variable({name!r}) for another"
+            )
+        return Variable(value=self.value, operation=self.operation, display_name=name)
+
+    def _repr_latex_(self) -> str:
+        from slimgraph.symbolic.latex import latex
+
+        return f"${latex(self)}$"
 
     def between(self, lower: Any, upper: Any) -> tuple[Constraint, Constraint]:
         """The two constraints `self >= lower` and `self <= upper`."""
