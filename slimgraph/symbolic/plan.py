@@ -75,6 +75,8 @@ class Plan(nn.Module):
         for variable in in_order(expressions):
             slots[variable] = self._place(variable, slots, known)
         self._results = [slots[expression] for expression in expressions]
+        if not self.derives:
+            self._reuse_slots()
 
     # ---- building ---------------------------------------------------------------------------------------------------
 
@@ -140,6 +142,19 @@ class Plan(nn.Module):
         if kwargs or len(used) > sum(isinstance(arg, _Slot) for arg in args):
             return tuple(used), _Nested(function, *inner)
         return tuple(arg.number if isinstance(arg, _Slot) else self._new(arg) for arg in args), function
+
+    def _reuse_slots(self) -> None:
+        """Puts results where values were that nobody reads any more, so that these are freed as early as by hand."""
+        last = {slot: place for place, step in enumerate(self._program) for slot in step[2]}
+        kept = set(self._results)
+        moved: dict[int, int] = {}
+        free: list[int] = []
+        for place, (slot, function, arguments) in enumerate(self._program):
+            read = tuple(moved.get(i, i) for i in arguments)
+            done = [i for i in dict.fromkeys(arguments) if last[i] == place and i in moved and i not in kept]
+            free += [moved[i] for i in done]
+            moved[slot] = free.pop() if free and slot not in kept else slot
+            self._program[place] = (moved[slot], function, read)
 
     def _new(self, content: Any) -> int:
         self._start.append(content)
