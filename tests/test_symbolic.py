@@ -471,3 +471,19 @@ def test_a_used_expression_keeps_no_tensor_after_a_gradient():
     del value, result
     gc.collect()
     assert [r() for r in refs] == [None, None]
+
+
+def test_a_value_is_freed_when_nobody_reads_it_any_more():
+    seen, alive = [], []
+
+    def step(v):
+        alive.append(sum(ref() is not None for ref in seen))
+        result = v + 1
+        seen.append(weakref.ref(result))
+        return result
+
+    f = variable("x")
+    for _ in range(6):
+        f = variable([f], step)
+    f({"x": t})
+    assert max(alive) <= 2
