@@ -148,6 +148,7 @@ class Problem(nn.Module, Drawable, metaclass=StrictOptions):
             self._checked.add(keys)
         data = dict(batch)
         if derived := self.loss.plan.derived_keys:
+            self._refuse_compiled_nodes()
             data = require_grad(data, derived)
         for horizon in self._horizons:
             horizon.reset()
@@ -158,6 +159,18 @@ class Problem(nn.Module, Drawable, metaclass=StrictOptions):
             if held:
                 data |= {key: batch[key] for key in held}
         return data
+
+    def _refuse_compiled_nodes(self) -> None:
+        """torch.compile can follow a derivative through an expression, not back through a node."""
+        if not torch.compiler.is_compiling():
+            return
+        for key in self.loss.plan.keys_read_by_derivatives:
+            for name, node in zip(wiring.names(self.nodes), self.nodes, strict=True):
+                if key in node.output_keys:
+                    raise OptionError(
+                        f"torch.compile cannot derive by way of node {name!r}, which writes {key!r}; write "
+                        f"variable([inputs], function) instead of variable({key!r}), or do not compile"
+                    )
 
     def report(self, data: dict[str, Tensor], tolerance: float = TOLERANCE) -> Report:
         """How well each constraint is kept over `data`, with the objectives and each map's reg_error.

@@ -77,8 +77,11 @@ def test_a_series_is_one_sample():
 def test_the_multiplier_is_that_of_the_loss():
     problem = double([named(y >= 1, "floor"), named(y <= 9, "ceiling")], AugmentedLagrangeLoss, mu_init=2.0)
     data = {"x": torch.tensor([[0.0, 0.25]])}
+    # A report runs in evaluation mode; multipliers come with the first training step.
+    assert [c.multiplier for c in problem.report(data).constraints] == [None, None]
+    output = problem(data)
     assert [c.multiplier for c in problem.report(data).constraints] == [0.0, 0.0]
-    problem.loss.update(problem(data))
+    problem.loss.update(output)
     floor, ceiling = problem.report(data).constraints
     # One multiplier an entry, mu * violation: 2 * (1 - 0) and 2 * (1 - 0.5).
     assert problem.loss.multipliers.tolist() == [2.0, 1.0, 0.0, 0.0]

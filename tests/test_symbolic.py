@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import gc
 import operator
+import os
 import pickle
+import subprocess
+import sys
 import threading
 import weakref
 
@@ -18,7 +21,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from slimgraph import Constraint, Objective, PenaltyLoss, Variable, variable
-from slimgraph.errors import ExpressionError, MissingKeyError, OptionError
+from slimgraph.errors import ExpressionError, MissingKeyError, OptionError, ShapeError
 from slimgraph.symbolic import GT, LT, Eq, Plan, gradient, jacobian
 
 t = torch.tensor([[0.5, 2.0], [1.5, -1.0]], dtype=torch.float64)
@@ -361,3 +364,126 @@ def test_names_do_not_depend_on_the_process():
 def test_a_wrong_use_says_what_to_write(wrong, error, words):
     with pytest.raises(error, match=words):
         wrong(variable("x"))
+
+
+NAMES_IN_A_PROCESS = """
+import torch
+from slimgraph import PenaltyLoss, variable
+x, y, a = variable("x"), variable("y"), variable(3)
+f = torch.where(x > a, torch.cat([x, y], -1), torch.sin(y)) + a
+loss = PenaltyLoss([f.minimize(), x.minimize()], [*f.between(0, 1), 2 * (x + y == a) ^ 2])
+print(f.key, f.keys, loss.output_keys, list(loss.state_dict()), [*map(str, loss.terms)], sep=chr(10))
+"""
+
+
+def test_names_and_keys_are_the_same_under_another_hash_seed():
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", NAMES_IN_A_PROCESS],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert said[0] == said[1] and "constraint_3_violation" in said[0]
+
+
+def test_numpy_arrays_and_numbers_stand_on_either_side():
+    x, array = variable("x"), np.array([2.0, 3.0])
+    tensor = torch.as_tensor(array)
+    for symbolic, eager in (
+        (array * x, tensor * t),
+        (array - x, tensor - t),
+        (x - array, t - tensor),
+        (array @ x, tensor @ t),
+        (array**x, tensor**t),
+        (np.float32(2) / x, 2.0 / t),
+        (torch.maximum(x, torch.as_tensor(array)), torch.maximum(t, tensor)),
+    ):
+        assert torch.equal(symbolic({"x": t}), eager)
+    assert str(array >= x) == "x <= [2.0, 3.0]"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "words"),
+    [
+        (lambda x: np.sin(x), ExpressionError, "numpy.sin takes arrays; write torch.sin for x"),
+        (lambda x: np.mean(x), ExpressionError, "numpy.mean takes arrays; write torch.mean for x"),
+        (lambda x: np.concatenate([x, x]), ExpressionError, "numpy.concatenate takes arrays; write torch.cat"),
+        (lambda x: np.asarray(x), ExpressionError, "x is no array: it has a value only for a batch"),
+        (lambda x: (x <= 1) ^ True, OptionError, "norm of a constraint is 1 or 2; got True"),
+        (lambda x: x.minimize(weight=True), OptionError, "finite number >= 0; got True"),
+        (lambda x: x.with_name("y"), ExpressionError, r"read from the data under that key; write variable\('y'\)"),
+        (lambda x: (x + 1).with_name(""), ExpressionError, "a name is a text that is not empty; got ''"),
+        (
+            lambda x: Objective(x, lambda v: (v, v), name="f")({"x": t}),
+            ExpressionError,
+            "objective 'f' needs a metric that gives one number per batch; .* gives tuple",
+        ),
+        (
+            lambda x: (x <= variable("y")).with_name("cap")({"x": torch.zeros(3), "y": torch.zeros(3, 1)}),
+            ShapeError,
+            r"constraint 'cap' compares shapes \(3,\) of \['x'\] and \(3, 1\) of \['y'\]",
+        ),
+    ],
+)
+def test_bad_input_is_told(wrong, error, words):
+    with pytest.raises(error, match=words):
+        wrong(variable("x"))
+
+
+def test_a_bound_without_the_batchs_axis_may_broadcast():
+    cap = variable("x") <= torch.ones(2)
+    assert cap.with_name("cap")({"x": torch.zeros(2, 2)})["cap"].item() == 0.0
+
+
+def test_with_name_keeps_the_value_and_the_parameter():
+    x, a = variable("x"), variable(2)
+    f, b = (x * a).with_name("scaled"), a.with_name("b")
+    assert f.key == repr(f) == "scaled" and repr(f + 1) == "scaled + 1"
+    assert torch.equal(f({"x": t}), t * a.value)
+    plan = Plan([f, a + b])
+    assert [p is a.value for p in plan.parameters()] == [True]
+
+
+def test_latex_reads_as_the_formula():
+    x, u = variable("x"), variable("u_max")
+    c = 2 * (x**2 + 1 <= variable("theta") / u) ^ 2
+    assert c._repr_latex_() == r"$2 \cdot \left(x^{2} + 1 \leq \frac{\theta}{u_{\mathrm{max}}}\right)^{2}$"
+    assert (x @ (x - 1))._repr_latex_() == r"$x \, \left(x - 1\right)$"
+    assert u.grad(x)._repr_latex_() == r"$\frac{\partial u_{\mathrm{max}}}{\partial x}$"
+    assert torch.sqrt(abs(-x[:, 0]))._repr_latex_() == r"$\sqrt{\left|-x{}_{:, 0}\right|}$"
+    assert x.minimize(torch.sum)._repr_latex_() == r"$\mathrm{sum}\left(x\right)$"
+    for _ in range(1000):
+        x = torch.softmax(x, dim=-1) + x
+    text = x._repr_latex_()
+    assert len(text) < 2000 and text.count("{") == text.count("}")
+
+
+def test_a_used_expression_keeps_no_tensor_after_a_gradient():
+    x = variable("x")
+    f = (torch.sin(x) * x).grad(x)
+    value = t.clone()
+    result, ref = f({"x": value}), weakref.ref(value)
+    refs = ref, weakref.ref(result)
+    del value, result
+    gc.collect()
+    assert [r() for r in refs] == [None, None]
+
+
+def test_a_value_is_freed_when_nobody_reads_it_any_more():
+    seen, alive = [], []
+
+    def step(v):
+        alive.append(sum(ref() is not None for ref in seen))
+        result = v + 1
+        seen.append(weakref.ref(result))
+        return result
+
+    f = variable("x")
+    for _ in range(6):
+        f = variable([f], step)
+    f({"x": t})
+    assert max(alive) <= 2

@@ -23,7 +23,7 @@ class Comparator:
     sign = "<="
 
     def __init__(self, norm: int = 1, *, strict: bool = False) -> None:
-        if norm not in (1, 2):
+        if isinstance(norm, bool) or norm not in (1, 2):
             raise OptionError(f"the norm of a constraint is 1 or 2; got {norm!r}")
         self.norm = norm
         if strict:

@@ -10,14 +10,15 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from slimgraph.doors import Drawable
 from slimgraph.errors import ExpressionError
+from slimgraph.symbolic.arrays import advice, operator_of, plain
 from slimgraph.symbolic.derivative import gradient
 from slimgraph.symbolic.text import expression_text
 from slimgraph.symbolic.walk import Operation, in_order, replace
@@ -31,6 +32,8 @@ def symbolic_function(function: Callable[..., Any], args: tuple[Any, ...], kwarg
     from slimgraph.symbolic.terms import Constraint
 
     arguments = replace((args, kwargs or {}), Constraint, lambda constraint: constraint.truth)
+    # Before numpy meets a tensor: `array - tensor` would be numpy's, and fail.
+    arguments = replace(arguments, np.ndarray, torch.as_tensor)
     # As leaves, tensors follow the device and dtype of the problem, and parameters among them are trained.
     return Variable(operation=Operation(function, *replace(arguments, Tensor, lambda t: Variable(value=t))))
 
@@ -92,8 +95,17 @@ class Variable(Drawable):
     (1 - x)^2 + sub(y, 2.0) <= 2
     """
 
-    # numpy then leaves `array * variable` to us.
-    __array_ufunc__ = None
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        # `array * variable` arrives here; it means the operator.
+        if method == "__call__" and not kwargs and (meant := operator_of(ufunc.__name__)) is not None:
+            return meant(*map(plain, inputs))
+        raise ExpressionError(f"{advice(ufunc.__name__)} for {self!r}")
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        raise ExpressionError(f"{advice(func.__name__)} for {self!r}")
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise ExpressionError(f"{self!r} is no array: it has a value only for a batch of data")
 
     def __init__(
         self,
@@ -130,11 +142,16 @@ class Variable(Drawable):
             raise ExpressionError(f"{self!r} takes a dict of tensors; got {type(data).__name__}")
         return self._plan(data)[0]
 
-    @cached_property
+    @property
     def _plan(self) -> Any:
-        from slimgraph.symbolic.plan import Plan
+        # No cached_property: Python 3.11's takes a lock, which torch.compile cannot trace.
+        if "_made_plan" not in self.__dict__:
+            from slimgraph.symbolic.plan import Plan
 
-        return Plan([self])
+            if torch.compiler.is_compiling():
+                raise ExpressionError("torch.compile takes Plan([expression]), or an expression that was called before")
+            self.__dict__["_made_plan"] = Plan([self])
+        return self.__dict__["_made_plan"]
 
     def to_networkx(self) -> Any:
         """The expression as a networkx MultiDiGraph from leaves to result."""
@@ -158,6 +175,21 @@ class Variable(Drawable):
             raise ExpressionError(f"{self!r} can be derived by a Variable; got {type(other).__name__}: {other!r}")
         return Variable(operation=Operation(gradient, (self, other)))
 
+    def with_name(self, name: str) -> Variable:
+        """The same expression under `name`, which then stands for it in texts, reports and pictures."""
+        if not (isinstance(name, str) and name):
+            raise ExpressionError(f"a name is a text that is not empty; got {name!r}")
+        if self.input_key is not None:
+            raise ExpressionError(
+                f"{self!r} is read from the data under that key; write variable({name!r}) for another"
+            )
+        return Variable(value=self.value, operation=self.operation, display_name=name)
+
+    def _repr_latex_(self) -> str:
+        from slimgraph.symbolic.latex import latex
+
+        return f"${latex(self)}$"
+
     def between(self, lower: Any, upper: Any) -> tuple[Constraint, Constraint]:
         """The two constraints `self >= lower` and `self <= upper`."""
         return self >= lower, self <= upper
@@ -178,7 +210,9 @@ class Variable(Drawable):
         if (sign := _TENSOR_COMPARISONS.get(func)) is not None:
             return _comparison(sign)(args[1], args[0])
         name = getattr(func, "__name__", "")
-        if (name.endswith("_") and not name.endswith("__")) or (kwargs and (kwargs.get("inplace") or "out" in kwargs)):
+        # torch's own Python functions hand on out=None.
+        writes = kwargs and (kwargs.get("inplace") or kwargs.get("out") is not None)
+        if writes or (name.endswith("_") and not name.endswith("__")):
             raise ExpressionError(
                 f"{name} changes a tensor in place, and an expression has no tensor yet; write a = a + x instead of "
                 f"a += x, and torch.{name.rstrip('_')} instead of {name}"

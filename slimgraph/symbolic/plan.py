@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slimgraph.errors import MissingKeyError, did_you_mean
+from slimgraph.errors import ExpressionError, MissingKeyError, did_you_mean
 from slimgraph.symbolic.derivative import gradient
 from slimgraph.symbolic.expression import Variable
 from slimgraph.symbolic.walk import Operation, in_order, replace
@@ -37,10 +37,18 @@ class _Nested:
         return self.function(*args, **kwargs)
 
 
+# A line of the program: the slot of the result, the function, and the slots of its arguments.
+_Step = tuple[int, Callable[..., Any], tuple[int, ...]]
+
+
 class Plan(nn.Module):
     """Evaluates `expressions` together: `plan(data)` gives the list of their values.
 
-    It keeps no tensor of a batch and writes nothing into `data`. Raises MissingKeyError for a key that is not there.
+    It keeps no tensor of a batch and writes nothing into `data`. Derivatives are autograd's; under torch.compile they
+    are `torch.func.vjp` of the steps between the two expressions, which sees nothing outside them, such as a node.
+
+    Raises MissingKeyError for a key that is not there; under torch.compile ExpressionError for a derivative of what was
+    computed outside.
 
     >>> from slimgraph import variable
     >>> x = variable("x")
@@ -55,16 +63,20 @@ class Plan(nn.Module):
         self.derived_keys: list[str] = []
         # Whether anything is derived at all.
         self.derives = False
+        # For each derivative, by its slots (y, x): the steps that lead from x to y, and the keys that y reads besides.
+        self._paths: dict[tuple[int, int], tuple[list[_Step], list[str]]] = {}
         self._start: list[Any] = []
         self._inputs: list[tuple[int, str]] = []
         self._leaves: list[tuple[int, str]] = []
-        self._program: list[tuple[int, Callable[..., Any], tuple[int, ...]]] = []
+        self._program: list[_Step] = []
         self._functions = nn.ModuleList()
         slots: dict[Variable, int] = {}
         known: dict[Any, int] = {}
         for variable in in_order(expressions):
             slots[variable] = self._place(variable, slots, known)
         self._results = [slots[expression] for expression in expressions]
+        if not self.derives:
+            self._reuse_slots()
 
     # ---- building ---------------------------------------------------------------------------------------------------
 
@@ -108,9 +120,9 @@ class Plan(nn.Module):
                 return known[sharing_key]
         except TypeError:  # A constant without a hash among the arguments.
             sharing_key = None
-        if function is gradient:
-            self._mark_derived(args[1])
         program_slots, function = self._call(function, template)
+        if function is gradient:
+            self._mark_derived(args[0], args[1], program_slots)
         slot = self._new(None)
         self._program.append((slot, function, program_slots))
         if sharing_key is not None:
@@ -131,23 +143,62 @@ class Plan(nn.Module):
             return tuple(used), _Nested(function, *inner)
         return tuple(arg.number if isinstance(arg, _Slot) else self._new(arg) for arg in args), function
 
+    def _reuse_slots(self) -> None:
+        """Puts results where values were that nobody reads any more, so that these are freed as early as by hand."""
+        last = {slot: place for place, step in enumerate(self._program) for slot in step[2]}
+        kept = set(self._results)
+        moved: dict[int, int] = {}
+        free: list[int] = []
+        for place, (slot, function, arguments) in enumerate(self._program):
+            read = tuple(moved.get(i, i) for i in arguments)
+            done = [i for i in dict.fromkeys(arguments) if last[i] == place and i in moved and i not in kept]
+            free += [moved[i] for i in done]
+            moved[slot] = free.pop() if free and slot not in kept else slot
+            self._program[place] = (moved[slot], function, read)
+
     def _new(self, content: Any) -> int:
         self._start.append(content)
         return len(self._start) - 1
 
-    def _mark_derived(self, by: Variable) -> None:
+    def _mark_derived(self, y: Variable, x: Variable, slots: tuple[int, ...]) -> None:
         self.derives = True
-        self.derived_keys += [key for key in by.keys if key not in self.derived_keys]
+        self.derived_keys += [key for key in x.keys if key not in self.derived_keys]
+        self._paths[slots[0], slots[1]] = (
+            self._steps_between(slots[1], slots[0]),
+            [key for key in y.keys if key != x.input_key],
+        )
+
+    def _steps_between(self, start: int, end: int) -> list[_Step]:
+        """The steps that depend on slot `start` and on which slot `end` depends, in their order."""
+        reached, after = {start}, []
+        for step in self._program:
+            if step[0] != start and not reached.isdisjoint(step[2]):
+                reached.add(step[0])
+                after.append(step)
+        needed, between = {end}, []
+        for step in reversed(after):
+            if step[0] in needed:
+                needed.update(step[2])
+                between.append(step)
+        return between[::-1]
+
+    @property
+    def keys_read_by_derivatives(self) -> list[str]:
+        """The keys that derived expressions read, besides the one by which they are derived."""
+        return list(dict.fromkeys(key for _, keys in self._paths.values() for key in keys))
 
     # ---- running ----------------------------------------------------------------------------------------------------
 
     def forward(self, data: dict[str, Tensor]) -> list[Any]:
+        if self.derives and torch.compiler.is_compiling():
+            return self._run_traced(data)
         if self.derives:
             with torch.inference_mode(False), torch.enable_grad():
                 return self._run(require_grad(data, self.derived_keys))
         return self._run(data)
 
-    def _run(self, data: dict[str, Tensor]) -> list[Any]:
+    def _load(self, data: dict[str, Tensor]) -> list[Any]:
+        """The slots as they stand before the first step."""
         values = self._start.copy()
         try:
             for slot, key in self._inputs:
@@ -159,13 +210,51 @@ class Plan(nn.Module):
             ) from None
         for slot, name in self._leaves:
             values[slot] = getattr(self, name)
+        return values
+
+    def _run(self, data: dict[str, Tensor]) -> list[Any]:
+        values = self._load(data)
         for slot, function, arguments in self._program:
             values[slot] = function(*[values[i] for i in arguments])
         return [values[i] for i in self._results]
 
+    def _run_traced(self, data: dict[str, Tensor]) -> list[Any]:
+        """The same with derivatives by torch.func, which torch.compile can trace."""
+        values = self._load(data)
+        for y_keys in self._paths.values():
+            for key in y_keys[1]:
+                if not data[key].is_leaf:
+                    raise ExpressionError(
+                        f"a derivative reads {key!r}, which was computed outside the expression, where torch.compile "
+                        f"cannot follow it; write variable([inputs], function) for {key!r}, or do not compile"
+                    )
+        for step in self._program:
+            values[step[0]] = self._traced(step, values)
+        return [values[i] for i in self._results]
+
+    def _traced(self, step: _Step, values: list[Any]) -> Any:
+        _, function, arguments = step
+        if function is not gradient:
+            return function(*[values[i] for i in arguments])
+        end, start = arguments
+        steps, _ = self._paths[end, start]
+
+        def y_of(x: Tensor) -> Tensor:
+            inner = values.copy()
+            inner[start] = x
+            for each in steps:
+                inner[each[0]] = self._traced(each, inner)
+            return inner[end]
+
+        pair = torch.func.vjp(y_of, values[start])
+        return pair[1](torch.ones_like(pair[0]))[0]
+
 
 def require_grad(data: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     """`data` with leaves that require a gradient under `keys`; what requires one already stays as it is."""
+    if torch.compiler.is_compiling():
+        # There derivatives are torch.func's, which need no such leaf.
+        return data
     leaves = {key: _leaf(data[key]) for key in keys if key in data and not data[key].requires_grad}
     return {**data, **leaves} if leaves else data
 

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from slimgraph.doors import Drawable
-from slimgraph.errors import ExpressionError, MissingKeyError, OptionError, StrictOptions, did_you_mean
+from slimgraph.errors import ExpressionError, MissingKeyError, OptionError, ShapeError, StrictOptions, did_you_mean
 from slimgraph.symbolic.comparators import GT, LT, Comparator, Eq
 from slimgraph.symbolic.derivative import gradient
 from slimgraph.symbolic.expression import Variable, symbolic_function
+from slimgraph.symbolic.latex import latex, name_latex, sign_latex
 from slimgraph.symbolic.leaves import as_expression, variable
 from slimgraph.symbolic.plan import Plan, require_grad
 from slimgraph.symbolic.walk import Operation
@@ -32,7 +33,8 @@ class _Term(Drawable, metaclass=StrictOptions):
     kind = "term"
 
     def __init__(self, weight: float, name: str | None) -> None:
-        is_number = isinstance(weight, int | float) or (isinstance(weight, Tensor) and weight.ndim == 0)
+        is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        is_number = is_number or (isinstance(weight, Tensor) and weight.ndim == 0)
         if not is_number or isinstance(weight, nn.Parameter) or not (math.isfinite(weight) and weight >= 0):
             raise OptionError(f"the weight of {self.kind} {name or ''!r} is a finite number >= 0; got {weight!r}")
         self.weight = weight
@@ -148,7 +150,14 @@ class Objective(_Term):
         return [self.var]
 
     def losses(self, values: Sequence[Any]) -> tuple[Tensor, ...]:
-        value = torch.as_tensor(self.metric(values[0]))
+        value = self.metric(values[0])
+        if isinstance(value, int | float):
+            value = torch.as_tensor(value)
+        if not isinstance(value, Tensor):
+            raise ExpressionError(
+                f"objective {self.label!r} needs a metric that gives one number per batch; "
+                f"{getattr(self.metric, '__name__', self.metric)!r} gives {type(value).__name__}: {value!r}"
+            )
         if value.ndim:
             raise ExpressionError(
                 f"objective {self.label!r} needs a metric that gives one number per batch; "
@@ -162,6 +171,14 @@ class Objective(_Term):
     def __str__(self) -> str:
         metric = getattr(self.metric, "__name__", type(self.metric).__name__)
         return f"{_factor(self.weight)}{metric}({self.var!r})"
+
+    def _repr_latex_(self) -> str:
+        weight = "" if self.weight == 1 else rf"{float(self.weight):g} \cdot "
+        metric = getattr(self.metric, "__name__", type(self.metric).__name__)
+        inner = latex(self.var)
+        return (
+            f"${weight}{inner}$" if self.metric is _scalar else rf"${weight}{name_latex(metric)}\left({inner}\right)$"
+        )
 
     def __repr__(self) -> str:
         return f"Objective({f'{self.name}: ' if self.name else ''}{self})"
@@ -249,8 +266,28 @@ class Constraint(_Term):
         return [self.label, f"{self.label}_value", f"{self.label}_violation"]
 
     def losses(self, values: Sequence[Any]) -> tuple[Tensor, ...]:
+        self._refuse_broadcast(*values)
         loss, value, violation = self.comparator(*values)
         return self.weighed(loss), value, violation
+
+    def _refuse_broadcast(self, left: Any, right: Any) -> None:
+        """Where both sides have the batch's axis, they have as many axes: (B,) against (B, 1) would give (B, B)."""
+        if (
+            (
+                isinstance(left, Tensor)
+                and isinstance(right, Tensor)
+                and left.ndim != right.ndim
+                and left.ndim * right.ndim
+                and left.shape[0] == right.shape[0]
+            )
+            and self.left.keys
+            and self.right.keys
+        ):
+            raise ShapeError(
+                f"constraint {self.label!r} compares shapes {tuple(left.shape)} of {self.left.keys} and "
+                f"{tuple(right.shape)} of {self.right.keys}, which would broadcast; give both the same axes, "
+                "as by x[:, None]"
+            )
 
     def _scaled(self, weight: float) -> Constraint:
         return Constraint(self.left, self.right, self.comparator, weight, self.name)
@@ -260,6 +297,10 @@ class Constraint(_Term):
         return self.truth * other if isinstance(other, Variable | Constraint) else super().__mul__(other)
 
     __rmul__ = __mul__
+
+    def with_name(self, name: str) -> Constraint:
+        """The same constraint under `name`."""
+        return Constraint(self.left, self.right, self.comparator, self.weight, name)
 
     def __and__(self, other: Any) -> Variable:
         return symbolic_function(torch.logical_and, (self, other), None)
@@ -294,6 +335,13 @@ class Constraint(_Term):
         if self.comparator.norm == 1 and self.weight == 1:
             return text
         return f"{_factor(self.weight)}({text}){'^2' if self.comparator.norm == 2 else ''}"
+
+    def _repr_latex_(self) -> str:
+        text = f"{latex(self.left)} {sign_latex(self.comparator.sign)} {latex(self.right)}"
+        if self.comparator.norm == 2 or self.weight != 1:
+            weight = "" if self.weight == 1 else rf"{float(self.weight):g} \cdot "
+            text = rf"{weight}\left({text}\right){'^{2}' if self.comparator.norm == 2 else ''}"
+        return f"${text}$"
 
     def __repr__(self) -> str:
         return f"{self.name}: {self}" if self.name else str(self)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LONGEST = 400
 
 # Python's own binding strengths.
-_INFIX = {
+INFIX = {
     operator.add: ("+", 1),
     operator.sub: ("-", 1),
     operator.mul: ("*", 2),
@@ -41,7 +41,7 @@ _INFIX = {
     torch.Tensor.div: ("/", 2),
     torch.Tensor.matmul: ("@", 2),
 }
-_NEGATION, _ATOM = 3, 5
+NEGATION, ATOM = 3, 5
 
 
 def expression_text(root: Variable) -> str:
@@ -66,18 +66,18 @@ def _texts(root: Variable) -> dict[Variable, tuple[str, int]]:
 
 def _text(variable: Variable, texts: dict[Variable, tuple[str, int]]) -> tuple[str, int]:
     if variable.input_key is not None:
-        return variable.input_key, _ATOM
+        return variable.input_key, ATOM
     if variable.display_name is not None:
-        return variable.display_name, _ATOM
+        return variable.display_name, ATOM
     if variable.operation is None:
-        return leaf_text(variable.value), _ATOM
+        return leaf_text(variable.value), ATOM
     return _operation_text(variable.operation, lambda thing: _argument(thing, texts))
 
 
 def _operation_text(operation: Operation, show: Callable[[Any], tuple[str, int]]) -> tuple[str, int]:
     function, args = operation.function, operation.args
-    if function in _INFIX and len(args) == 2 and not operation.kwargs:
-        sign, strength = _INFIX[function]
+    if function in INFIX and len(args) == 2 and not operation.kwargs:
+        sign, strength = INFIX[function]
         (left, left_strength), (right, right_strength) = show(args[0]), show(args[1])
         power = sign == "^"
         # Everything groups from the left here; a grouping on the right shows its parentheses.
@@ -86,16 +86,16 @@ def _operation_text(operation: Operation, show: Callable[[Any], tuple[str, int]]
         return (f"{left}^{right}" if power else f"{left} {sign} {right}"), strength
     if function is operator.neg:
         text, strength = show(args[0])
-        return f"-{text}" if strength >= _NEGATION else f"-({text})", _NEGATION
+        return f"-{text}" if strength >= NEGATION else f"-({text})", NEGATION
     if function is operator.getitem:
         text, strength = show(args[0])
         place = args[1] if isinstance(args[1], tuple) else (args[1],)
-        return f"{text if strength == _ATOM else f'({text})'}[{', '.join(show(p)[0] for p in place)}]", _ATOM
+        return f"{text if strength == ATOM else f'({text})'}[{', '.join(show(p)[0] for p in place)}]", ATOM
     if isinstance(function, operator.attrgetter):
         text, strength = show(args[0])
-        return f"{text if strength == _ATOM else f'({text})'}.{function.__reduce__()[1][0]}", _ATOM
+        return f"{text if strength == ATOM else f'({text})'}.{function.__reduce__()[1][0]}", ATOM
     shown = [show(arg)[0] for arg in args] + [f"{key}={show(value)[0]}" for key, value in operation.kwargs.items()]
-    return f"{function_name(function)}({', '.join(shown)})", _ATOM
+    return f"{function_name(function)}({', '.join(shown)})", ATOM
 
 
 def _argument(thing: Any, texts: dict[Variable, tuple[str, int]]) -> tuple[str, int]:
@@ -105,15 +105,15 @@ def _argument(thing: Any, texts: dict[Variable, tuple[str, int]]) -> tuple[str, 
         return texts[thing]
     if isinstance(thing, slice):
         parts = ["" if part is None else _argument(part, texts)[0] for part in (thing.start, thing.stop, thing.step)]
-        return ":".join(parts[: 2 + (thing.step is not None)]), _ATOM
+        return ":".join(parts[: 2 + (thing.step is not None)]), ATOM
     if isinstance(thing, list | tuple):
         inner = ", ".join(_argument(item, texts)[0] for item in thing)
-        return (f"[{inner}]" if isinstance(thing, list) else f"({inner})"), _ATOM
+        return (f"[{inner}]" if isinstance(thing, list) else f"({inner})"), ATOM
     if thing is Ellipsis:
-        return "...", _ATOM
+        return "...", ATOM
     if isinstance(thing, int | float) and thing < 0:
-        return str(thing), _NEGATION
-    return leaf_text(thing), _ATOM
+        return str(thing), NEGATION
+    return leaf_text(thing), ATOM
 
 
 def leaf_text(value: Any) -> str:
@@ -153,4 +153,4 @@ def _own_label(variable: Variable) -> str:
     if variable.operation is None or variable.display_name is not None:
         return expression_text(variable)
     function = variable.operation.function
-    return _INFIX[function][0] if function in _INFIX else function_name(function)
+    return INFIX[function][0] if function in INFIX else function_name(function)
