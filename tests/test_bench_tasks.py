@@ -203,7 +203,15 @@ def test_a_broken_file_is_told(mnist, content, words):
         bench.load_pmnist(folder)
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(bytes(100))[:-9], gzip.compress(b"")[:10] + b"x" * 9])
+# A gzip header holds the time, and the names of tests must not.
+BROKEN_GZIP = {
+    "no gzip": b"no gzip",
+    "cut": gzip.compress(bytes(100), mtime=0)[:-9],
+    "no deflate": gzip.compress(b"", mtime=0)[:10] + b"x" * 9,
+}
+
+
+@pytest.mark.parametrize("content", BROKEN_GZIP.values(), ids=BROKEN_GZIP)
 def test_a_broken_gzip_file_is_told(mnist, content):
     folder, _ = mnist
     (folder / "t10k-labels-idx1-ubyte.gz").write_bytes(content)
