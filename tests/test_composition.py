@@ -478,3 +478,14 @@ def test_what_is_not_claimed_is_indeed_lost(operation: str, key: str):
         if kind == operation and legal(key, m.in_features, m.out_features):
             lost.append(not slim.maps[key](m.in_features, m.out_features).contains(m.effective_W()))
     assert any(lost)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_gates_are_drawn_once_a_pass(dtype, monkeypatch):
+    draws = []
+    draw = slim.L0Linear.gates
+    monkeypatch.setattr(slim.L0Linear, "gates", lambda m: draws.append(m) or draw(m))
+    m = (slim.Linear(3, 4, True) @ slim.L0Linear(4, 2)).to(dtype)
+    with torch.autocast("cpu", enabled=dtype == torch.float32):
+        m(torch.ones(5, 3, dtype=dtype))
+    assert len(draws) == 1

@@ -16,6 +16,7 @@ from slimgraph.slim.linear import promises
 from slimgraph.slim.linear.base import LinearBase
 from slimgraph.slim.linear.functions import full_precision, under_autocast
 from slimgraph.slim.linear.registry import maps
+from slimgraph.slim.linear.walks import materialized
 
 
 class ComposedLinear(LinearBase):
@@ -80,8 +81,12 @@ class ComposedLinear(LinearBase):
     def forward(self, x: Tensor) -> Tensor:
         # With W at hand one product does; and what is rounded between two terms would be rounded twice.
         anchor = self._anchor()
-        if self.is_materialized or under_autocast(anchor.device) or anchor.dtype.itemsize < 4:
+        if self.is_materialized:
             return super().forward(x)
+        if under_autocast(anchor.device) or anchor.dtype.itemsize < 4:
+            # W and the bias both read the terms; a term drawn by chance must be the same for both.
+            with materialized(self):
+                return super().forward(x)
         self._check_input(x, anchor.dtype)
         return self._apply_terms(x)
 
