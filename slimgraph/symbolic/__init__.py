@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from slimgraph.symbolic.comparators import GT, LT, Comparator, Eq
+from slimgraph.symbolic.constraint import Constraint
 from slimgraph.symbolic.derivative import gradient, jacobian
 from slimgraph.symbolic.expression import Variable
 from slimgraph.symbolic.leaves import variable
+from slimgraph.symbolic.objective import Loss, Objective
 from slimgraph.symbolic.plan import Plan
-from slimgraph.symbolic.terms import Constraint, Loss, Objective
 
 __all__ = [
     "Variable",

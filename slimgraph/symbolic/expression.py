@@ -24,12 +24,13 @@ from slimgraph.symbolic.text import expression_text
 from slimgraph.symbolic.walk import Operation, in_order, replace
 
 if TYPE_CHECKING:
-    from slimgraph.symbolic.terms import Constraint, Objective
+    from slimgraph.symbolic.constraint import Constraint
+    from slimgraph.symbolic.objective import Objective
 
 
 def symbolic_function(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Variable:
     """The expression `function(*args, **kwargs)`; a Constraint among the arguments stands for its comparison."""
-    from slimgraph.symbolic.terms import Constraint
+    from slimgraph.symbolic.constraint import Constraint
 
     arguments = replace((args, kwargs or {}), Constraint, lambda constraint: constraint.truth)
     # Before numpy meets a tensor: `array - tensor` would be numpy's, and fail.
@@ -61,7 +62,7 @@ def _prefix(function: Callable[[Any], Any]) -> Any:
 
 def _comparison(sign: str) -> Any:
     def method(self: Variable, other: Any) -> Constraint:
-        from slimgraph.symbolic.terms import compare
+        from slimgraph.symbolic.constraint import compare
 
         return compare(self, sign, other)
 
@@ -165,7 +166,7 @@ class Variable(Drawable):
         self, metric: Callable[..., Tensor] = torch.mean, weight: float = 1.0, name: str | None = None
     ) -> Objective:
         """The objective `weight * metric(self)`."""
-        from slimgraph.symbolic.terms import Objective
+        from slimgraph.symbolic.objective import Objective
 
         return Objective(self, metric, weight, name)
 

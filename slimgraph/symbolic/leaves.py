@@ -52,7 +52,7 @@ def variable(*args: Any, key: str | None = None, display_name: str | None = None
 
 def as_expression(thing: Any) -> Variable:
     """`thing` as a Variable: itself, the comparison of a Constraint, or a constant."""
-    from slimgraph.symbolic.terms import Constraint
+    from slimgraph.symbolic.constraint import Constraint
 
     if isinstance(thing, Variable):
         return thing

@@ -1,0 +1,158 @@
+"""What has to hold: `Constraint`, a comparison of two expressions.
+
+It has a *value* (signed, <= 0 holds), a *violation* (>= 0) and a *loss* (the violation's mean in its norm).
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slimgraph.errors import ExpressionError, OptionError, ShapeError
+from slimgraph.symbolic.comparators import GT, LT, Comparator, Eq
+from slimgraph.symbolic.expression import Variable, symbolic_function
+from slimgraph.symbolic.latex import latex, sign_latex
+from slimgraph.symbolic.leaves import as_expression
+from slimgraph.symbolic.term import Term, weight_latex, weight_text
+from slimgraph.symbolic.walk import Operation
+
+_TRUTHS = {"<=": operator.le, "<": operator.lt, ">=": operator.ge, ">": operator.gt, "==": operator.eq}
+
+
+class Constraint(Term):
+    """`left <= right`, `left >= right` or `left == right`, made by comparing expressions.
+
+    `weight * c` weighs it, `c ^ 2` penalises the square of the violation. Its outputs are its loss under its name, the
+    signed value (<= 0 holds) under `<name>_value` and the violation (>= 0) under `<name>_violation`.
+
+    >>> from slimgraph import variable
+    >>> x = variable("x")
+    >>> c = 10. * (x <= 1.) ^ 2
+    >>> c.update_name("bound")
+    >>> c({"x": torch.tensor([[0.], [3.]])})["bound"]
+    tensor(20.)
+    >>> 0 <= x <= 1
+    Traceback (most recent call last):
+    slimgraph.errors.ExpressionError: the constraint 'x >= 0' has no truth value; write 0 <= x <= 1 as x.between...
+    """
+
+    kind = "constraint"
+
+    def __init__(
+        self, left: Any, right: Any, comparator: Comparator, weight: float = 1.0, name: str | None = None
+    ) -> None:
+        super().__init__(weight, name)
+        if not isinstance(comparator, Comparator):
+            raise OptionError(f"a Constraint needs a comparator, LT(), GT() or Eq(); got {comparator!r}")
+        self._of_variables = isinstance(left, Variable) and isinstance(right, Variable)
+        self.left, self.right = as_expression(left), as_expression(right)
+        self.comparator = comparator
+
+    @property
+    def expressions(self) -> list[Variable]:
+        return [self.left, self.right]
+
+    @property
+    def is_equality(self) -> bool:
+        """Whether both sides must be equal."""
+        return isinstance(self.comparator, Eq)
+
+    @property
+    def truth(self) -> Variable:
+        """The comparison as an expression that is true or false entry by entry, as torch functions take it."""
+        return Variable(operation=Operation(_TRUTHS[self.comparator.sign], (self.left, self.right)))
+
+    @property
+    def output_keys(self) -> list[str]:
+        return [self.label, f"{self.label}_value", f"{self.label}_violation"]
+
+    def losses(self, values: Sequence[Any]) -> tuple[Tensor, ...]:
+        self._refuse_broadcast(*values)
+        loss, value, violation = self.comparator(*values)
+        return self.weighed(loss), value, violation
+
+    def _refuse_broadcast(self, left: Any, right: Any) -> None:
+        """Where both sides have the batch's axis, they have as many axes: (B,) against (B, 1) would give (B, B)."""
+        if (
+            (
+                isinstance(left, Tensor)
+                and isinstance(right, Tensor)
+                and left.ndim != right.ndim
+                and left.ndim * right.ndim
+                and left.shape[0] == right.shape[0]
+            )
+            and self.left.keys
+            and self.right.keys
+        ):
+            raise ShapeError(
+                f"constraint {self.label!r} compares shapes {tuple(left.shape)} of {self.left.keys} and "
+                f"{tuple(right.shape)} of {self.right.keys}, which would broadcast; give both the same axes, "
+                "as by x[:, None]"
+            )
+
+    def _scaled(self, weight: float) -> Constraint:
+        return Constraint(self.left, self.right, self.comparator, weight, self.name)
+
+    def __mul__(self, other: Any) -> Any:
+        # A weight; but times an expression it is the truth that counts.
+        return self.truth * other if isinstance(other, Variable | Constraint) else super().__mul__(other)
+
+    __rmul__ = __mul__
+
+    def with_name(self, name: str) -> Constraint:
+        """The same constraint under `name`."""
+        return Constraint(self.left, self.right, self.comparator, self.weight, name)
+
+    def __and__(self, other: Any) -> Variable:
+        return symbolic_function(torch.logical_and, (self, other), None)
+
+    def __or__(self, other: Any) -> Variable:
+        return symbolic_function(torch.logical_or, (self, other), None)
+
+    def __invert__(self) -> Variable:
+        return symbolic_function(torch.logical_not, (self,), None)
+
+    def __xor__(self, norm: int) -> Constraint:
+        return Constraint(self.left, self.right, self.comparator.with_norm(norm), self.weight, self.name)
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        # `tensor * constraint` is its weight; torch.mul is the product with its truth.
+        if func is torch.Tensor.mul and isinstance(args[1], Constraint):
+            return args[1] * args[0]
+        return Variable.__torch_function__(func, types, args, kwargs)
+
+    def __bool__(self) -> bool:
+        if self.is_equality and self._of_variables:
+            # What sets, dicts and `in` ask: are these two the same Variable?
+            return self.left is self.right
+        raise ExpressionError(
+            f"the constraint '{self}' has no truth value; write 0 <= x <= 1 as x.between(0, 1), "
+            "or as two constraints, (0 <= x) and (x <= 1)"
+        )
+
+    def __str__(self) -> str:
+        text = f"{self.left!r} {self.comparator.sign} {self.right!r}"
+        if self.comparator.norm == 1 and self.weight == 1:
+            return text
+        return f"{weight_text(self.weight)}({text}){'^2' if self.comparator.norm == 2 else ''}"
+
+    def _repr_latex_(self) -> str:
+        text = f"{latex(self.left)} {sign_latex(self.comparator.sign)} {latex(self.right)}"
+        if self.comparator.norm == 2 or self.weight != 1:
+            weight = weight_latex(self.weight)
+            text = rf"{weight}\left({text}\right){'^{2}' if self.comparator.norm == 2 else ''}"
+        return f"${text}$"
+
+    def __repr__(self) -> str:
+        return f"{self.name}: {self}" if self.name else str(self)
+
+
+def compare(left: Any, sign: str, right: Any) -> Constraint:
+    """The constraint that `left sign right` stands for."""
+    kind = {"<": LT, ">": GT, "=": Eq}[sign[0]]
+    return Constraint(left, right, kind(strict=len(sign) == 1))
