@@ -198,3 +198,17 @@ def copy_weights(ours: Any, theirs: torch.nn.RNNBase) -> None:
             getattr(theirs, f"weight_{side}_{name}").copy_(torch.cat([m.weight for m in made]))
             if theirs.bias:
                 getattr(theirs, f"bias_{side}_{name}").copy_(torch.cat([m.bias for m in made]))
+
+
+def assert_forward_is_the_product(m: slim.LinearBase) -> torch.Tensor:
+    """`forward` of a map with a bias is x W + bias, in value and gradients; gives the x, `(2, 5, insize)`."""
+    x = torch.randn(2, 5, m.in_features, dtype=torch.float64, requires_grad=True)
+    grad = torch.randn(2, 5, m.out_features, dtype=torch.float64)
+    y, expected = m(x), x @ m.effective_W() + m.bias
+    assert y.is_contiguous() and close(y, expected)
+    wanted = (x, *m.parameters())
+    for ours, theirs in zip(
+        torch.autograd.grad(y, wanted, grad), torch.autograd.grad(expected, wanted, grad), strict=True
+    ):
+        assert close(ours, theirs)
+    return x

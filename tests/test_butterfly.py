@@ -12,7 +12,7 @@ from torch.func import functional_call, vmap
 
 from slimgraph import slim
 from slimgraph.errors import OptionError
-from tests.helpers import close
+from tests.helpers import assert_forward_is_the_product, close
 
 FLAGS = ("complex", "tied_weight", "increasing_stride", "ortho_init")
 EVERY = [dict(zip(FLAGS, flags, strict=True)) for flags in itertools.product([False, True], repeat=4)]
@@ -62,15 +62,7 @@ def test_W_is_the_product_of_the_factors_cut_to_size(size, options):
 @pytest.mark.parametrize("size", [(4, 4), (6, 11), (16, 3), (32, 32)], ids=str)
 def test_folded_groups_are_the_same_function(size, options, by_factors):
     m = slim.ButterflyLinear(*size, bias=True, **options).double()
-    x = torch.randn(2, 5, size[0], dtype=torch.float64, requires_grad=True)
-    grad = torch.randn(2, 5, size[1], dtype=torch.float64)
-    y, expected = m(x), x @ m.effective_W() + m.bias
-    assert y.is_contiguous() and close(y, expected)
-    wanted = (x, *m.parameters())
-    for ours, theirs in zip(
-        torch.autograd.grad(y, wanted, grad), torch.autograd.grad(expected, wanted, grad), strict=True
-    ):
-        assert close(ours, theirs)
+    assert_forward_is_the_product(m)
 
 
 @pytest.mark.parametrize("options", [{}, {"complex": True, "tied_weight": False, "increasing_stride": False}])

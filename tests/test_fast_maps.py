@@ -11,7 +11,7 @@ from torch.func import functional_call, vmap
 from slimgraph import slim
 from slimgraph.errors import OptionError
 from slimgraph.slim.linear.toeplitz import fft_length
-from tests.helpers import close
+from tests.helpers import assert_forward_is_the_product, close
 
 RECTANGLES = [(1, 1), (2, 2), (8, 8), (16, 16), (12, 30), (30, 12), (1, 7), (7, 1), (13, 11)]
 
@@ -27,20 +27,12 @@ def fast(monkeypatch):
 @pytest.mark.parametrize("key", ["monarch", "toeplitz"])
 def test_the_fast_product_is_the_same_function(key, size, fast):
     m = slim.maps[key](*size, bias=True).double()
-    x = torch.randn(2, 5, size[0], dtype=torch.float64, requires_grad=True)
-    grad = torch.randn(2, 5, size[1], dtype=torch.float64)
-    y, expected = m(x), x @ m.effective_W() + m.bias
-    assert y.is_contiguous() and close(y, expected)
-    wanted = (x, *m.parameters())
-    for ours, theirs in zip(
-        torch.autograd.grad(y, wanted, grad), torch.autograd.grad(expected, wanted, grad), strict=True
-    ):
-        assert close(ours, theirs)
+    x = assert_forward_is_the_product(m)
     # A frozen map, and an input that needs no gradient.
     m(x.detach()).sum().backward()
     m.requires_grad_(False)
     m(x).sum().backward()
-    assert all(tensor.grad is not None for tensor in wanted)
+    assert all(tensor.grad is not None for tensor in (x, *m.parameters()))
 
 
 @pytest.mark.parametrize("size", [(6, 4), (3, 5)], ids=str)
