@@ -14,13 +14,15 @@ from slimgraph.doors import Drawable
 from slimgraph.errors import DuplicateNameError, OptionError, StrictOptions
 from slimgraph.losses import PenaltyLoss
 from slimgraph.node import describe, node_list
+from slimgraph.node.keys import check_tensors
+from slimgraph.problem.nested import Nested, refuse_inside
 from slimgraph.report import TOLERANCE, Report, Tally
 from slimgraph.slim import reg_error_terms
 from slimgraph.symbolic.plan import require_grad
 from slimgraph.system import MovingHorizon, System
 
 
-class Problem(nn.Module, Drawable, metaclass=StrictOptions):
+class Problem(nn.Module, Nested, Drawable, metaclass=StrictOptions):
     """`nodes` run over a batch, then `loss`; loss = objective_loss + penalty_loss + reg_loss.
 
     The nodes may stand in any order: each runs after the writers of what it reads. Where a key is written twice the
@@ -78,8 +80,9 @@ class Problem(nn.Module, Drawable, metaclass=StrictOptions):
         self._refuse_shadowing([*read, *written])
         if "name" in written:
             raise DuplicateNameError("the key 'name' of a batch holds the name of its data set; no node can write it")
+        refuse_inside(nodes, loss.plan.derived_keys, "the loss cannot derive by")
         # Outside a System each batch stands for itself.
-        self._horizons = [node for node in nodes if isinstance(node, MovingHorizon)]
+        self._horizons = [module for module in self.nodes.modules() if isinstance(module, MovingHorizon)]
         self._regularised = self._reg_error_terms()
         # The batches that were checked already, by their keys.
         self._checked: set[frozenset[str]] = set()
@@ -145,6 +148,8 @@ class Problem(nn.Module, Drawable, metaclass=StrictOptions):
         if keys not in self._checked:
             self._refuse_shadowing(keys)
             wiring.check_keys(self.run_order, batch, self.loss.terms)
+            for node in self.nodes:
+                check_tensors(node, batch)
             self._checked.add(keys)
         data = dict(batch)
         if derived := self.loss.plan.derived_keys:
@@ -152,12 +157,14 @@ class Problem(nn.Module, Drawable, metaclass=StrictOptions):
             data = require_grad(data, derived)
         for horizon in self._horizons:
             horizon.reset()
-        for node in self.run_order:
-            if held and held.issuperset(node.output_keys):
-                continue
-            data |= require_grad(node.run(data), derived) if derived else node.run(data)
-            if held:
-                data |= {key: batch[key] for key in held}
+        if not derived and not held:
+            return self._run_nodes(data)
+        kept = {key: batch[key] for key in held}
+        running = [node for node in self.run_order if not kept.keys() >= {*node.output_keys}]
+        refuse_inside(running, held, "a step cannot hold")
+        for node in running:
+            data |= require_grad(node.run(data), derived)
+            data |= kept
         return data
 
     def _refuse_compiled_nodes(self) -> None:
@@ -217,11 +224,13 @@ class Problem(nn.Module, Drawable, metaclass=StrictOptions):
 
     def freeze(self) -> None:
         """No parameter of the nodes is trained any more."""
-        self.nodes.requires_grad_(False)
+        for node in self.nodes:
+            node.freeze()
 
     def unfreeze(self) -> None:
         """Every parameter of the nodes is trained again."""
-        self.nodes.requires_grad_(True)
+        for node in self.nodes:
+            node.unfreeze()
 
     def __repr__(self) -> str:
         nodes = [line for node in self.run_order for line in repr(node).splitlines()]
