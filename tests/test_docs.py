@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import importlib.util
 import json
 import re
@@ -63,3 +64,12 @@ def test_the_code_of_the_table_of_maps_runs(capsys):
     (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "maps.md").read_text(), re.DOTALL)
     exec(code, {})
     assert capsys.readouterr().out == "('OrthogonalLinear',)\n('SpectralLinear',)\nFalse\n"
+
+
+def test_the_page_of_graphs_says_what_happens():
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "graphs.md").read_text(), re.DOTALL)
+    page = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, "graphs.md", None, 0)
+    told: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    runner.run(page, out=told.append)
+    assert len(page.examples) > 25 and not told, "".join(told)

@@ -47,7 +47,7 @@ class Nested:
 
 
 def refuse_inside(nodes: Iterable[Any], keys: Collection[str], what: str) -> None:
-    """Raises OptionError for one of `keys` that a nested Problem writes and reads: from outside it cannot be reached."""
+    """Raises OptionError for one of `keys` that a nested Problem writes and reads, out of reach."""
     for node in nodes:
         inner = getattr(node, "callable", None)
         if not isinstance(inner, Nested):

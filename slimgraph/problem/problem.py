@@ -109,6 +109,12 @@ class Problem(nn.Module, Nested, Drawable, metaclass=StrictOptions):
         return [declared[place] for place in self._run_order]
 
     @property
+    def _labels(self) -> list[str]:
+        """The names of the nodes, by their declared places, in the order in which they run."""
+        names = wiring.names(self.nodes)
+        return [names[place] for place in self._run_order]
+
+    @property
     def grad_inference(self) -> bool:
         """Whether evaluation keeps gradients: as asked for, and always where a term is derived."""
         return self._grad_inference or self.loss.plan.derives
@@ -147,7 +153,7 @@ class Problem(nn.Module, Nested, Drawable, metaclass=StrictOptions):
         keys = frozenset(batch)
         if keys not in self._checked:
             self._refuse_shadowing(keys)
-            wiring.check_keys(self.run_order, batch, self.loss.terms)
+            wiring.check_keys(self.run_order, batch, self.loss.terms, self._labels)
             for node in self.nodes:
                 check_tensors(node, batch)
             self._checked.add(keys)
@@ -239,7 +245,7 @@ class Problem(nn.Module, Nested, Drawable, metaclass=StrictOptions):
 
     def to_networkx(self) -> Any:
         """Data, nodes, terms, loss and the flow of reg_error, as a networkx MultiDiGraph."""
-        graph = wiring.to_networkx(self.run_order, self.loss.terms, self.loss.names())
+        graph = wiring.to_networkx(self.run_order, self.loss.terms, self.loss.names(), self._labels)
         graph.add_node("loss", kind="loss", label=type(self.loss).__name__)
         for number in range(len(self.loss.terms)):
             graph.add_edge(f"term:{number}", "loss", key="")
