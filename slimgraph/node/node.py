@@ -81,9 +81,8 @@ class Node(nn.Module, Drawable, metaclass=StrictOptions):
             self.inner_keys = self._keys_of(self.callable, label)
         elif self._arguments is not None:
             check_arguments(self.callable, self._arguments, label)
-        adapted = self.inner_keys or self._arguments is not None or self._results != self.output_keys
-        self._adapted = bool(adapted)
-        self._is_bare_module = isinstance(self.callable, nn.Module) and not adapted
+        plain = self.inner_keys is None and self._arguments is None and self._results == self.output_keys
+        self._adapted = not plain
         if (owner := _owner(callable)) is not callable and isinstance(owner, nn.Module):
             # A method of a module, or a partial call of one: its parameters are trained with the node.
             self.owner = owner
@@ -130,9 +129,11 @@ class Node(nn.Module, Drawable, metaclass=StrictOptions):
     def run(self, data: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The outputs for `data`, without the hooks of a module call; what problems run."""
         try:
-            # The search of nn.Module for an attribute that is a module takes longer than all the rest.
-            call: Any = self._modules["callable"] if self._is_bare_module else self.call
             keys = self.input_keys
+            # The search of nn.Module for an attribute that is a module takes longer than all the rest.
+            call: Any = self._call_adapted if self._adapted else self._modules.get("callable")
+            if call is None:
+                call = self.callable
             # Before Python 3.12 a comprehension is a call of its own; most nodes read one key.
             result = call(data[keys[0]]) if len(keys) == 1 else call(*[data[key] for key in keys])
         except Exception as error:
