@@ -25,8 +25,8 @@ class Integrator(nn.Module, metaclass=StrictOptions):
     goes back in time.
 
     `args` hold still within the step, unless `interp_u(tq, t, *args)` gives them anew: those at the time `tq`, which
-    were given at `t`. Times count from the start of the step, so t = 0 and tq goes from 0 to h, a number, or a 0-dim tensor
-    in `DiffEqIntegrator`. A right side that depends on time takes it as such an input:
+    were given at `t`. Times count from the start of the step, so t = 0 and tq goes from 0 to h, as a number
+    or, in `DiffEqIntegrator`, a 0-dim tensor. A right side that depends on time takes it as such an input:
     `interp_u=lambda tq, t, time: time + (tq - t)`.
 
     Raises `OptionError` for a block that cannot be called or an h that is no number but 0, `ShapeError` for a right
