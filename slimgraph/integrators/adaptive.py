@@ -18,8 +18,8 @@ class DiffEqIntegrator(Integrator):
     """The state a time `h` later by a solver of torchdiffeq; x: `(..., features)`, other options as in `Integrator`.
 
     `method` is one of torchdiffeq's: dopri5, dopri8, bosh3, fehlberg2, adaptive_heun choose their steps so that the
-    error of each is below `rtol` times the state plus `atol` (dopri8 then interpolates the end more coarsely); euler, midpoint, rk4 and others take steps of `h`, or of
-    `options={"step_size": ...}`. `options` go to the solver.
+    error of each is below `rtol` times the state plus `atol` (dopri8 then interpolates the end more coarsely);
+    euler, midpoint, rk4 and others take steps of `h`, or of `options={"step_size": ...}`. `options` go to the solver.
 
     With `adjoint=True` the gradient comes from an equation that is solved backwards in time, and memory does not grow
     with the number of steps; it is exact up to the tolerance, while `False` differentiates the steps that were taken.

@@ -6,18 +6,17 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from slimgraph.errors import DtypeError, OptionError, ShapeError, StrictOptions
-from slimgraph.slim.linear import materialized, total_reg_error
+from slimgraph.slim.linear import LookedThrough, materialized
 from slimgraph.slim.linear.functions import check_number
 
 RightSide = Callable[..., Tensor]
 Interpolation = Callable[..., Tensor | tuple[Tensor, ...]]
 
 
-class Integrator(nn.Module, metaclass=StrictOptions):
+class Integrator(LookedThrough, metaclass=StrictOptions):
     """`integrator(x, *args)` is the state a time `h` after `x`, where dx/dt = `block(x, *args)`.
 
     `block` is a function, a module or a Node that takes the state first and has one output; x and `block(x, *args)` are
@@ -33,8 +32,6 @@ class Integrator(nn.Module, metaclass=StrictOptions):
     side that gives anything but one tensor of the state's shape, `DtypeError` for a state that is no tensor of real or
     complex numbers.
     """
-
-    looked_through = True
 
     def __init__(self, block: RightSide, interp_u: Interpolation | None = None, h: float = 1.0):
         super().__init__()
@@ -117,11 +114,6 @@ class Integrator(nn.Module, metaclass=StrictOptions):
         return _told(self.block, "outsize", "out_features")
 
     in_features, out_features = insize, outsize
-
-    def reg_error(self) -> Tensor:
-        """The sum of `reg_error()` over the maps of the right side, 0-dim."""
-        total = total_reg_error(self)
-        return torch.zeros(()) if total is None else total
 
     def extra_repr(self) -> str:
         block = "" if isinstance(self.block, nn.Module) else f"{self._title}, "
