@@ -7,13 +7,13 @@ wires has other writers and the other one other readers, an AliasConnection stan
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from slimgraph.errors import OptionError, ShapeError, WiringError
 from slimgraph.graph.kinds import AliasConnection
 from slimgraph.graph.parts import End, GraphModule, GraphModuleBase, readers, writers
-from slimgraph.graph.wires import GraphNode
+from slimgraph.graph.wires import GraphNode, Members
 
 Indices = int | slice | Iterable[int] | None
 
@@ -201,19 +201,24 @@ def _carries(s: GraphNode, d: GraphNode) -> bool:
     # From the side where there is less to look at.
     forward = len(s.sink_modules) < len(d.source_modules)
     start, goal = (s, d) if forward else (d, s)
-    near, seen = [start], {id(start)}
-    for wire in near:
-        for module in wire.sink_modules if forward else wire.source_modules:
-            if isinstance(module, AliasConnection):
-                here, there = _ports(module, not forward), _ports(module, forward)
-                for place in here.places(wire):
-                    other = there[place]
-                    if other is goal:
-                        return True
-                    if id(other) not in seen:
-                        seen.add(id(other))
-                        near.append(other)
+    near = Members([start])
+    found = [start]
+    for wire in found:
+        for other in _beyond_aliases(wire, forward):
+            if other is goal:
+                return True
+            if other not in near:
+                near.add(other)
+                found.append(other)
     return False
+
+
+def _beyond_aliases(wire: GraphNode, forward: bool) -> Iterator[GraphNode]:
+    """The wires that carry what `wire` carries by one alias, or, backwards, those that it carries so."""
+    for module in wire.sink_modules if forward else wire.source_modules:
+        if isinstance(module, AliasConnection):
+            here, there = _ports(module, not forward), _ports(module, forward)
+            yield from (there[place] for place in here.places(wire))
 
 
 def _merge(s: GraphNode, d: GraphNode) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from slimgraph.errors import OptionError
+from slimgraph.graph.kinds import AliasConnection
 from slimgraph.graph.parts import GraphModule, GraphModuleBase
-from slimgraph.graph.wires import GraphNode
+from slimgraph.graph.wires import GraphNode, Members
 
 
 def bag_graph(graph: Any) -> tuple[list[GraphNode], list[GraphModule]]:
@@ -24,21 +25,19 @@ def bag_graph(graph: Any) -> tuple[list[GraphNode], list[GraphModule]]:
     """
     if not isinstance(graph, GraphModuleBase):
         raise OptionError(f"a graph to walk is a GraphModule or a GraphHolder, got {type(graph).__name__}: {graph!r}")
-    first = [] if graph.is_holder else [graph]
-    modules: dict[int, Any] = {id(module): module for module in first}
-    nodes: dict[int, GraphNode] = {}
+    modules = Members([] if graph.is_holder else [graph])
+    nodes = Members()
     near: list[GraphNode] = [*graph.input_nodes, *graph.output_nodes]
     for wire in near:
-        if id(wire) in nodes:
+        if wire in nodes:
             continue
-        nodes[id(wire)] = wire
-        for side in (wire.source_modules, wire.sink_modules):
-            for module in side:
-                if id(module) not in modules:
-                    modules[id(module)] = module
-                    near += module.input_nodes
-                    near += module.output_nodes
-    return list(nodes.values()), list(modules.values())
+        nodes.add(wire)
+        new = [m for side in (wire.source_modules, wire.sink_modules) for m in side if m not in modules]
+        for module in new:
+            if module not in modules:
+                modules.add(module)
+                near += [*module.input_nodes, *module.output_nodes]
+    return list(nodes), list(modules)
 
 
 def find_modules_of_subclass(graph: Any, cls: type | tuple[type, ...]) -> list[Any]:
@@ -47,6 +46,8 @@ def find_modules_of_subclass(graph: Any, cls: type | tuple[type, ...]) -> list[A
     >>> find_modules_of_subclass(GraphModule.of_size(1, 1, name="a"), GraphModule)
     [GraphModule 'a' (1 -> 1)]
     """
+    if not all(isinstance(one, type) for one in (cls if isinstance(cls, tuple) else (cls,))):
+        raise OptionError(f"find_modules_of_subclass needs a class, or a tuple of classes, got {cls!r}")
     return [module for module in bag_graph(graph)[1] if isinstance(module, cls)]
 
 
@@ -62,12 +63,19 @@ def find_recurrent_modules(graph: Any) -> list[GraphModule]:
     """
     import networkx as nx
 
-    nodes, modules = bag_graph(graph)
+    _, modules = bag_graph(graph)
     flow: Any = nx.DiGraph()
     for module in modules:
-        flow.add_edges_from((id(wire), id(module)) for wire in module.input_nodes)
-        flow.add_edges_from((id(module), id(wire)) for wire in module.output_nodes)
+        for place, wire in enumerate(module.input_nodes):
+            flow.add_edge(id(wire), _inside(module, place))
+        for place, wire in enumerate(module.output_nodes):
+            flow.add_edge(_inside(module, place), id(wire))
     # A module and a wire that it both reads and writes are a cycle of two.
     cycles = (part for part in nx.strongly_connected_components(flow) if len(part) > 1)
     on_cycle = set().union(*cycles)
-    return [module for module in modules if id(module) in on_cycle]
+    return [m for m in modules if any(_inside(m, place) in on_cycle for place in range(max(m.size_in, 1)))]
+
+
+def _inside(module: GraphModule, place: int) -> Any:
+    """What the wire at `place` meets: the module, or in an alias, which keeps its wires apart, that one connection."""
+    return (id(module), place) if isinstance(module, AliasConnection) else id(module)
