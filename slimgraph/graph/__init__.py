@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from slimgraph.graph.connect import connect_modules, replace_module
+from slimgraph.graph.convert import dense, module_graph
 from slimgraph.graph.kinds import AliasConnection, GenericNeurons, LinearWeights, RateNeurons
 from slimgraph.graph.parts import GraphHolder, GraphModule, GraphModuleBase, as_GraphHolder
 from slimgraph.graph.walk import bag_graph, find_modules_of_subclass, find_recurrent_modules
@@ -20,7 +21,9 @@ __all__ = [
     "as_GraphHolder",
     "bag_graph",
     "connect_modules",
+    "dense",
     "find_modules_of_subclass",
     "find_recurrent_modules",
+    "module_graph",
     "replace_module",
 ]
