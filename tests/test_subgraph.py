@@ -149,7 +149,7 @@ def test_it_is_drawn_from_its_inputs_to_its_outputs():
     }
     outer = Problem([subgraph, node("u", "cost", torch.square, "outer")], loss).to_networkx()
     assert outer.nodes["node:node_1"]["label"] == "Subgraph"
-    assert "policy" in str(subgraph.draw())
+    assert "policy" in subgraph.draw().svg()
 
 
 @pytest.mark.parametrize(

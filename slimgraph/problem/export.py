@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,22 @@ def _any_batch(example: dict[str, Tensor]) -> dict[str, Any]:
     return {"data": {key: {0: batch} for key in example}}
 
 
+def onnx_outputs(keys: list[str], inputs: Collection[str]) -> list[str]:
+    """The names of the outputs in an ONNX file, which are its keys; of a state, which is an input too, `x_out`.
+
+    >>> onnx_outputs(["x", "u"], ["x", "r"])
+    ['x_out', 'u']
+    """
+    names: list[str] = []
+    for key in keys:
+        name = key
+        # An ONNX file has one name for one tensor.
+        while name in inputs or name in names or (name != key and name in keys):
+            name += "_out"
+        names.append(name)
+    return names
+
+
 def _write_pt2(dense: nn.Module, file: Any, example: dict[str, Tensor]) -> None:
     program = torch.export.export(dense, (example,), dynamic_shapes=_any_batch(example))
     torch.export.save(program, file)
@@ -121,7 +137,7 @@ def _write_onnx(dense: Any, file: Any, example: dict[str, Tensor]) -> None:
         dense,
         kwargs={"data": example},
         input_names=list(example),
-        output_names=dense.output_keys,
+        output_names=onnx_outputs(dense.output_keys, example),
         dynamic_shapes=_any_batch(example),
         dynamo=True,
         verbose=False,

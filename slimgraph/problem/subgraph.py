@@ -104,7 +104,8 @@ class Subgraph(nn.Module, Drawable, metaclass=StrictOptions):
 
         `data` is a batch as an example of the inputs, whose sizes are fixed but for the first axis, the batch; of a
         System so are its steps. `torch.export.load(path).module()` takes and gives a dict of tensors; an ONNX file has
-        its inputs and outputs under their keys and needs `pip install 'slimgraph[onnx]'` to be written.
+        its inputs and outputs under their keys, a state `x` that is both as `x_out` in the outputs, and needs
+        `pip install 'slimgraph[onnx]'` to be written.
 
         Raises UnknownOptionError for another ending, MissingFileError for a folder that is not there, MissingKeyError
         for a key that the example lacks, ShapeError for one whose batch is of another size. Where it fails nothing is
