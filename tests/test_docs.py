@@ -63,3 +63,12 @@ def test_the_code_of_the_table_of_maps_runs(capsys):
     (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "maps.md").read_text(), re.DOTALL)
     exec(code, {})
     assert capsys.readouterr().out == "('OrthogonalLinear',)\n('SpectralLinear',)\nFalse\n"
+
+
+def test_the_code_of_the_page_on_deployment_runs(capsys):
+    blocks = re.findall(r"```(python)?\n(.*?)```", (DOCS / "deployment.md").read_text(), re.DOTALL)
+    names: dict[str, object] = {}
+    for (kind, code), (_, printed) in zip(blocks, blocks[1:], strict=False):
+        if kind:
+            exec(code, names)
+            assert capsys.readouterr().out == printed

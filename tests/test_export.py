@@ -6,7 +6,6 @@ import copy
 import subprocess
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
@@ -106,7 +105,9 @@ def test_an_onnx_file_is_the_subgraph_for_any_batch(case, tmp_path):
     path = subgraph.export(tmp_path / "net.onnx", batch_of(shapes, 5))
     session = onnxruntime.InferenceSession(path)
     assert {each.name for each in session.get_inputs()} == set(shapes)
-    assert [each.name for each in session.get_outputs()] == [f"{k}_out" if k in shapes else k for k in subgraph.output_keys]
+    assert [each.name for each in session.get_outputs()] == [
+        f"{k}_out" if k in shapes else k for k in subgraph.output_keys
+    ]
     subgraph.eval()
     for size in (1, 2, 17):
         batch = batch_of(shapes, size)

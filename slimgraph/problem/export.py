@@ -83,7 +83,9 @@ def _example(subgraph: Any, data: Any) -> dict[str, Tensor]:
         raise OptionError(f"{who} needs a batch, a dict of tensors, as an example; got {describe(data)}")
     if missing := [key for key in subgraph.input_keys if key not in data]:
         hint = did_you_mean(missing[0], data)
-        raise MissingKeyError(f"{who} needs an example of {missing[0]!r}, the data hold {sorted(map(str, data))}.{hint}")
+        raise MissingKeyError(
+            f"{who} needs an example of {missing[0]!r}, the data hold {sorted(map(str, data))}.{hint}"
+        )
     optional = subgraph.optional_keys
     also = [k for k, v in data.items() if isinstance(v, Tensor)] if optional is None else optional
     example = {key: data[key] for key in [*subgraph.input_keys, *also] if key in data}
