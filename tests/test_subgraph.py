@@ -136,6 +136,8 @@ def test_a_moving_horizon_forgets_between_batches():
     window = MovingHorizon(node("x", "s", lambda x: x.sum(1), "sum"), ndelay=2)
     subgraph = Problem([window], PenaltyLoss([variable("s").minimize()])).subgraph(["s"])
     assert subgraph({"x": torch.ones(2, 1)})["s"].tolist() == [[2.0], [2.0]]
+    assert window.window.history == {"x": []}
+    window({"x": torch.ones(1, 1)})
     assert subgraph({"x": torch.full((1, 1), 10.0)})["s"].tolist() == [[20.0]]
 
 

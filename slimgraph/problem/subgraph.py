@@ -72,14 +72,16 @@ class Subgraph(nn.Module, Drawable, metaclass=StrictOptions):
             wiring.check_keys(list(self.nodes), data)
             self._checked.add(keys)
         data = dict(data)
-        # Outside a System each batch stands for itself.
+        # Outside a System each batch stands for itself, and a tracer's tensors must not stay behind.
         horizons = [node for node in self.nodes if isinstance(node, MovingHorizon)]
-        for horizon in horizons:
-            horizon.reset()
-        for node in self.nodes:
-            data |= node.run(data)
-        for horizon in horizons:
-            horizon.reset()
+        try:
+            for horizon in horizons:
+                horizon.reset()
+            for node in self.nodes:
+                data |= node.run(data)
+        finally:
+            for horizon in horizons:
+                horizon.reset()
         return {key: data[key] for key in self.output_keys}
 
     def run(self, data: dict[str, Any]) -> dict[str, Tensor]:
