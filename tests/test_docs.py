@@ -73,3 +73,12 @@ def test_the_page_of_graphs_says_what_happens():
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     runner.run(page, out=told.append)
     assert len(page.examples) > 25 and not told, "".join(told)
+
+
+def test_the_code_of_the_page_on_deployment_runs(capsys):
+    blocks = re.findall(r"```(python)?\n(.*?)```", (DOCS / "deployment.md").read_text(), re.DOTALL)
+    names: dict[str, object] = {}
+    for (kind, code), (_, printed) in zip(blocks, blocks[1:], strict=False):
+        if kind:
+            exec(code, names)
+            assert capsys.readouterr().out == printed

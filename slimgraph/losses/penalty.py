@@ -135,12 +135,13 @@ class PenaltyLoss(nn.Module, metaclass=StrictOptions):
 
     def _count(self, values: list[Tensor], data: dict[str, Tensor]) -> int:
         """The number of samples: the first axis of the values, but of those that are one for the whole batch."""
-        counts: set[int] = set()
-        read: set[int] = set()
+        # Lists, not sets: a hash would fix the batch size for a compiler.
+        counts: list[int] = []
+        read: list[int] = []
         for place, (constraint, value) in enumerate(zip(self.constraints, values, strict=True), len(self.objectives)):
-            samples = {len(t) for key in constraint.keys if isinstance(t := data[key], Tensor) and t.ndim}
+            samples = [t.shape[0] for key in constraint.keys if isinstance(t := data[key], Tensor) and t.ndim]
             if not value.ndim or value.shape[0] == 1:
-                read |= samples
+                read += samples
             elif samples and value.shape[0] not in samples:
                 raise ShapeError(
                     f"constraint {self.names()[place]!r}, {constraint}, has values of shape {tuple(value.shape)} from "
@@ -148,12 +149,14 @@ class PenaltyLoss(nn.Module, metaclass=StrictOptions):
                     "keepdim=True for values of the whole batch"
                 )
             elif samples:
-                counts.add(value.shape[0])
-        if len(counts) > 1:
+                counts.append(value.shape[0])
+        if any(count != counts[0] for count in counts):
             names = self.names()[len(self.objectives) :]
             shapes = {name: tuple(value.shape) for name, value in zip(names, values, strict=True)}
             raise ShapeError(f"the constraints have values for different numbers of samples: {shapes}")
-        return next(iter(counts or (read if len(read) == 1 else {1})))
+        if counts:
+            return counts[0]
+        return read[0] if read and all(count == read[0] for count in read) else 1
 
     @staticmethod
     def _rows(piece: Tensor, batched: bool, count: int) -> Tensor:

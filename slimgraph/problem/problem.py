@@ -16,6 +16,7 @@ from slimgraph.losses import PenaltyLoss
 from slimgraph.node import describe, node_list
 from slimgraph.node.keys import check_tensors
 from slimgraph.problem.nested import Nested, refuse_inside
+from slimgraph.problem.subgraph import Subgraph
 from slimgraph.report import TOLERANCE, Report, Tally
 from slimgraph.slim import reg_error_terms
 from slimgraph.symbolic.plan import require_grad
@@ -151,12 +152,14 @@ class Problem(nn.Module, Nested, Drawable, metaclass=StrictOptions):
         if not isinstance(batch, dict):
             raise OptionError(f"a Problem takes a dict of tensors; got {describe(batch)}")
         keys = frozenset(batch)
-        if keys not in self._checked:
+        # A compiler runs this while it traces, and would trace again for a set that grew.
+        if torch.compiler.is_compiling() or keys not in self._checked:
             self._refuse_shadowing(keys)
             wiring.check_keys(self.run_order, batch, self.loss.terms, self._labels)
             for node in self.nodes:
                 check_tensors(node, batch)
-            self._checked.add(keys)
+            if not torch.compiler.is_compiling():
+                self._checked.add(keys)
         data = dict(batch)
         if derived := self.loss.plan.derived_keys:
             self._refuse_compiled_nodes()
@@ -184,6 +187,27 @@ class Problem(nn.Module, Nested, Drawable, metaclass=StrictOptions):
                         f"torch.compile cannot derive by way of node {name!r}, which writes {key!r}; write "
                         f"variable([inputs], function) instead of variable({key!r}), or do not compile"
                     )
+
+    def subgraph(self, outputs: Sequence[str | Any]) -> Subgraph:
+        """The nodes that the keys `outputs` need, without the loss, as a module with the same parameters.
+
+        Raises MissingKeyError for a key that no node gives.
+
+        >>> from slimgraph import Node, variable
+        >>> nodes = [Node(nn.Linear(2, 1), ["p"], ["u"], name="policy"), Node(torch.abs, ["u"], ["cost"], name="cost")]
+        >>> Problem(nodes, PenaltyLoss([variable("cost").minimize()])).subgraph(outputs=["u"])
+        Subgraph: (p) -> (u)
+          policy: (p) -> (u)
+        """
+        return Subgraph(self.run_order, outputs)
+
+    def compile(self, *, fullgraph: bool = True, **options: Any) -> None:
+        """Calls go through `torch.compile` from now on: nodes, constraints and loss as one graph, or an error.
+
+        In place, as `torch.nn.Module.compile`: the names of the parameters stay, copies and pickles are not compiled.
+        `options` are those of `torch.compile`, such as `backend`, `mode` and `dynamic`.
+        """
+        super().compile(fullgraph=fullgraph, **options)
 
     def report(self, data: dict[str, Tensor], tolerance: float = TOLERANCE) -> Report:
         """How well each constraint is kept over `data`, with the objectives and each map's reg_error.

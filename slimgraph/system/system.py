@@ -225,6 +225,14 @@ class System(nn.Module, Drawable, metaclass=StrictOptions):
         return {key: result[key] for key in self.keep}
 
     @property
+    def optional_keys(self) -> list[str] | None:
+        """What it takes from the data where they hold it: starts, the series that counts; None where `init` may any."""
+        if self.init_func or type(self).init is not System.init:
+            return None
+        counted = [self.nstep_key] if self.nsteps is None else []
+        return [key for key in dict.fromkeys([*self.output_keys, *counted]) if key not in self.input_keys]
+
+    @property
     def title(self) -> str:
         """What errors call it."""
         return f"system {self.name!r}" if self.name else "a System"
