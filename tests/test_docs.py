@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import importlib.util
 import json
 import re
@@ -75,3 +76,12 @@ def test_the_page_of_blocks_has_a_row_for_each_block_and_integrator():
     rows = re.findall(r"^\| `(\w+)", (DOCS / "blocks.md").read_text(), re.MULTILINE)
     offered = {*blocks.__all__, *integrators.__all__} - {"Block", "Integrator"}
     assert set(rows) == offered and len(rows) == len(offered)
+
+
+def test_the_page_of_graphs_says_what_happens():
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "graphs.md").read_text(), re.DOTALL)
+    page = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, "graphs.md", None, 0)
+    told: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    runner.run(page, out=told.append)
+    assert len(page.examples) > 25 and not told, "".join(told)
