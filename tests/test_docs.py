@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from slimgraph import slim
+from slimgraph import blocks, integrators, slim
 from tests.helpers import keys
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -64,6 +64,18 @@ def test_the_code_of_the_table_of_maps_runs(capsys):
     (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "maps.md").read_text(), re.DOTALL)
     exec(code, {})
     assert capsys.readouterr().out == "('OrthogonalLinear',)\n('SpectralLinear',)\nFalse\n"
+
+
+def test_the_code_of_the_page_of_blocks_runs(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "blocks.md").read_text(), re.DOTALL)
+    exec(code, {})
+    assert capsys.readouterr().out == "(5, 21, 2) True\n"
+
+
+def test_the_page_of_blocks_has_a_row_for_each_block_and_integrator():
+    rows = re.findall(r"^\| `(\w+)", (DOCS / "blocks.md").read_text(), re.MULTILINE)
+    offered = {*blocks.__all__, *integrators.__all__} - {"Block", "Integrator"}
+    assert set(rows) == offered and len(rows) == len(offered)
 
 
 def test_the_page_of_graphs_says_what_happens():

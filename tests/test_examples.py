@@ -304,6 +304,46 @@ def test_every_transform_is_learnt_from_three_seeds(transforms, name, n):
         assert transforms.learn(name, n, tied_weight=False)[-1][-1] < 1e-4
 
 
+# ---- a neural ODE
+
+
+def test_the_neural_ode_leaves_numbers_and_a_picture(tmp_path):
+    pytest.importorskip("torchdiffeq")
+    done = run("neural_ode.py", "--quick", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    picture = tmp_path / "out" / "neural_ode.png"
+    assert str(picture) in done.stdout and picture.stat().st_size > 20_000
+    for word in ("CPU time", "free run by RK4:", "free run by dopri5:"):
+        assert word in done.stdout
+    assert "train_loss" in done.stderr  # the bar, at its end
+
+
+def test_the_free_run_of_the_true_oscillator_is_scipys(monkeypatch):
+    pytest.importorskip("scipy")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import neural_ode
+
+    def slope(x):
+        a, b = x.unbind(-1)
+        return torch.stack(neural_ode.van_der_pol(0.0, (a, b)), -1)
+
+    told = neural_ode.free_run(neural_ode.RK4(slope, h=neural_ode.H))
+    assert told.shape == (neural_ode.TEST + 1, 2)
+    assert (told - neural_ode.solved(neural_ode.TEST_START, neural_ode.TEST)).abs().max() < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_oscillator_is_learnt_to_five_percent_of_an_unseen_trajectory(monkeypatch):
+    pytest.importorskip("torchdiffeq")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import neural_ode
+
+    truth = neural_ode.solved(neural_ode.TEST_START, neural_ode.TEST)
+    learnt = neural_ode.free_run(neural_ode.DiffEqIntegrator(neural_ode.fit(), h=neural_ode.H))
+    assert (learnt - truth).norm() <= 0.05 * truth.norm()
+
+
 # ---- parametric optimisation
 
 
