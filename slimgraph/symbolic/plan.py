@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from slimgraph.errors import ExpressionError, MissingKeyError, did_you_mean
-from slimgraph.symbolic.derivative import gradient
+from slimgraph.symbolic.derivative import gradient, require_grad
 from slimgraph.symbolic.expression import Variable
+from slimgraph.symbolic.sharing import hashable, is_pure
 from slimgraph.symbolic.walk import Operation, in_order, replace
 
 
@@ -114,7 +115,7 @@ class Plan(nn.Module):
         if isinstance(function, nn.Module) and function not in self._functions:
             self._functions.append(function)
         template = replace((args, kwargs), Variable, lambda v: _Slot(slots[v]))
-        sharing_key = (function, _hashable(template)) if _is_pure(function) else None
+        sharing_key = (function, hashable(template)) if is_pure(function) else None
         try:
             if sharing_key in known:
                 return known[sharing_key]
@@ -183,6 +184,11 @@ class Plan(nn.Module):
         return between[::-1]
 
     @property
+    def input_keys(self) -> list[str]:
+        """The keys that it reads."""
+        return [key for _, key in self._inputs]
+
+    @property
     def keys_read_by_derivatives(self) -> list[str]:
         """The keys that derived expressions read, besides the one by which they are derived."""
         return list(dict.fromkeys(key for _, keys in self._paths.values() for key in keys))
@@ -206,7 +212,7 @@ class Plan(nn.Module):
         except KeyError as error:
             (key,) = error.args
             raise MissingKeyError(
-                f"an expression reads {key!r}, the data holds {sorted(data)}.{did_you_mean(key, data)}"
+                f"an expression reads {key!r}, the data holds {sorted(map(str, data))}.{did_you_mean(key, data)}"
             ) from None
         for slot, name in self._leaves:
             values[slot] = getattr(self, name)
@@ -248,41 +254,3 @@ class Plan(nn.Module):
 
         pair = torch.func.vjp(y_of, values[start])
         return pair[1](torch.ones_like(pair[0]))[0]
-
-
-def require_grad(data: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    """`data` with leaves that require a gradient under `keys`; what requires one already stays as it is."""
-    if torch.compiler.is_compiling():
-        # There derivatives are torch.func's, which need no such leaf.
-        return data
-    leaves = {key: _leaf(data[key]) for key in keys if key in data and not data[key].requires_grad}
-    return {**data, **leaves} if leaves else data
-
-
-def _leaf(tensor: Tensor) -> Tensor:
-    # An inference tensor cannot take part in a derivative; its copy can.
-    return (tensor.clone() if tensor.is_inference() else tensor.detach()).requires_grad_()
-
-
-def _is_pure(function: Callable[..., Any]) -> bool:
-    """Whether two equal calls may be one: operators, derivatives and torch's functions without chance."""
-    module = getattr(function, "__module__", None)
-    if module in ("_operator", "operator") or function is gradient:
-        return True
-    if getattr(torch, getattr(function, "__name__", ""), None) is not function:
-        return False
-    overloads = getattr(torch.ops.aten, function.__name__, None)
-    tag = torch.Tag.nondeterministic_seeded
-    return overloads is not None and not any(tag in getattr(overloads, name).tags for name in overloads.overloads())
-
-
-def _hashable(thing: Any) -> Any:
-    """A key that is equal just for equal arguments: 1, 1.0 and True differ."""
-    if isinstance(thing, tuple | list):
-        return type(thing).__name__, tuple(_hashable(item) for item in thing)
-    if isinstance(thing, dict):
-        return "dict", tuple((key, _hashable(value)) for key, value in thing.items())
-    if isinstance(thing, slice):
-        return "slice", _hashable((thing.start, thing.stop, thing.step))
-    # The repr tells 0.0 from -0.0.
-    return type(thing), repr(thing) if isinstance(thing, float) else thing
