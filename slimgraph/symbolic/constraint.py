@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from slimgraph.errors import DtypeError, ExpressionError, OptionError, ShapeError
+from slimgraph.symbolic.broadcasts import widens_the_batch
 from slimgraph.symbolic.comparators import Comparator, Eq
 from slimgraph.symbolic.expression import Variable
 from slimgraph.symbolic.latex import latex
@@ -29,6 +30,9 @@ class Constraint(Term):
 
     `weight * c` weighs it, `c ^ 2` penalises the square of the violation. Its outputs are its loss under its name, the
     signed value (<= 0 holds) under `<name>_value` and the violation (>= 0) under `<name>_violation`.
+
+    Two sides that read data must not broadcast one batch along another axis, as `(batch,)` against `(batch, 1)` or
+    `(batch, 1)` against `(1, batch)`: that is a ShapeError. An objective, whose value is torch's, warns instead.
 
     >>> from slimgraph import variable
     >>> x = variable("x")
@@ -174,12 +178,8 @@ def _widens(left: Any, right: Any) -> bool:
     """Whether comparing two batches gives shapes that neither has: (B,) against (B, 1), or (1, B) against (B, 1)."""
     if not (isinstance(left, Tensor) and isinstance(right, Tensor)) or left.shape == right.shape:
         return False
-    if left.ndim * right.ndim == 0:
-        return False
-    if left.ndim != right.ndim and left.shape[0] == right.shape[0]:
-        return True
-    if left.ndim == right.ndim and left.shape[0] == right.shape[0]:
-        return False
+    if left.ndim * right.ndim == 0 or left.shape[0] == right.shape[0]:
+        return widens_the_batch(left, right)
     sizes = zip(reversed(left.shape), reversed(right.shape), strict=False)
     # Where one side is longer it alone has the axes in front; beyond that each side may have the larger sizes.
     larger = [(a > b, b > a) for a, b in sizes]

@@ -58,6 +58,7 @@ _TENSOR_OPERATORS: dict[Any, Callable[..., Any]] = {
     torch.Tensor.__floordiv__: operator.floordiv,
     torch.Tensor.remainder: operator.mod,
     torch.Tensor.pow: operator.pow,
+    torch.Tensor.__pow__: operator.pow,
     torch.pow: operator.pow,
     torch.Tensor.matmul: operator.matmul,
     torch.Tensor.__and__: operator.and_,
