@@ -202,7 +202,7 @@ class Plan(nn.Module):
             inputs = [values[i] for i in arguments]
             if place in self._watched:
                 sign, keys = self._watched[place]
-                warn_of_broadcast(sign, *inputs, keys)
+                warn_of_broadcast(sign, inputs[0], inputs[1], keys)
             values[slot] = function(*inputs)
 
     def _run_traced(self, data: dict[str, Tensor]) -> list[Any]:
