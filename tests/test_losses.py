@@ -121,7 +121,7 @@ def test_a_log_barrier_stops_on_its_central_path(weight):
 
 
 def test_an_error_inside_a_term_names_it_with_its_shapes():
-    with pytest.raises(RuntimeError, match="must match the size") as caught:
+    with pytest.raises(ShapeError, match="must match the size") as caught:
         PenaltyLoss([y.minimize()], [y <= 1, with_name(x <= y, "order")])(
             {"x": torch.ones(2, 2), "y": torch.ones(2, 3)}
         )
