@@ -1,0 +1,231 @@
+"""check: a problem run once without numbers, before training, to find what is wrong with it or its data."""
+
+from __future__ import annotations
+
+import copy
+import random
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
+
+from slimgraph import wiring
+from slimgraph.errors import DataError, OverwriteError, SlimgraphError, WiringError
+from slimgraph.problem.dry_run import DryRun, KeyRow
+from slimgraph.problem.refusals import BroadcastWatch, Watched, refuse_mixed_term
+from slimgraph.problem.samples import first_batch, samples_of
+from slimgraph.system import System
+
+# How many real samples are run where fake tensors, which have shapes but no numbers, cannot be.
+REAL = 8
+
+
+def check(problem: Any, data: Any, *, allow_unused: bool = False) -> DryRun:
+    """What `Problem.check` does."""
+    with _random_state_kept(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        batch = first_batch(data)
+        wiring.check_keys(problem.run_order, batch, problem.loss.terms)
+        samples = samples_of(batch, problem.input_keys)
+        notes = _unread_and_overwritten(problem, batch)
+        _refuse_devices(problem, batch)
+        with torch.inference_mode(False), torch.enable_grad():
+            rows, parameters, how = _run_either(problem, batch, samples, allow_unused)
+    return DryRun(rows, parameters, [*how, *notes])
+
+
+# ---- before anything runs -------------------------------------------------------------------------------------------
+
+
+def _unread_and_overwritten(problem: Any, batch: Mapping[str, Any]) -> list[str]:
+    """Notes on keys that are written twice or never read. Raises OverwriteError for a value that is lost unread."""
+    notes, owner, unread = [], dict.fromkeys(batch, "the data"), set(batch)
+    for label, node in _labelled(problem):
+        unread.difference_update(node.input_keys)
+        if isinstance(node, System):
+            unread.difference_update(key for inner in node.nodes for key in inner.input_keys)
+            unread.discard(node.nstep_key)
+        for key in node.output_keys:
+            if key in unread:
+                raise OverwriteError(
+                    f"key {key!r} of {owner[key]} is overwritten by {label} before anything reads it; give one of the "
+                    "two another key"
+                )
+            if key in owner and not isinstance(node, System):
+                notes.append(f"{label} overwrites {key!r} of {owner[key]}.")
+            owner[key] = label
+        unread.update(node.output_keys)
+    read = {key for term in problem.loss.terms for key in term.keys} | {"index"}
+    if idle := sorted(key for key in unread - read if owner[key] == "the data"):
+        notes.append(f"Nothing reads {', '.join(map(repr, idle))} of the data.")
+    return notes
+
+
+def _labelled(problem: Any) -> list[tuple[str, Any]]:
+    """The nodes in run order, each with what messages call it."""
+    names = dict(zip(problem.nodes, wiring.names(problem.nodes), strict=True))
+    return [(f"node {names[node]!r}", node) for node in problem.run_order]
+
+
+def _refuse_devices(problem: Any, batch: Mapping[str, Tensor]) -> None:
+    """Everything that takes part stands on one device."""
+    places = {f"{key!r} of the data": value for key, value in batch.items()}
+    places |= {f"parameter {name!r}": value for name, value in _parameters(problem).items()}
+    first = next(iter(places), "")
+    for name, value in places.items():
+        if value.device != places[first].device:
+            raise DataError(
+                f"{first} is on {places[first].device}, {name} on {value.device}; move one of them by .to(...)"
+            )
+
+
+def _parameters(problem: Any) -> dict[str, nn.Parameter]:
+    """Every parameter of the problem by the name of its node and its place in it."""
+    found: dict[nn.Parameter, str] = {}
+    for name, node in zip(wiring.names(problem.nodes), problem.nodes, strict=True):
+        for path, parameter in node.named_parameters():
+            found.setdefault(parameter, f"{name}.{path.removeprefix('callable.')}")
+    for path, parameter in problem.named_parameters():
+        found.setdefault(parameter, path)
+    return {name: parameter for parameter, name in found.items()}
+
+
+# ---- running --------------------------------------------------------------------------------------------------------
+
+
+def _run_either(
+    problem: Any, batch: dict[str, Tensor], samples: int | None, allow_unused: bool
+) -> tuple[list[KeyRow], int, list[str]]:
+    """The outcome on fake tensors, or on a few real samples where a node needs numbers."""
+    try:
+        mode = FakeTensorMode(allow_non_fake_inputs=True)
+        with FakeCopyMode(mode):
+            twin = _copy(problem)
+        with mode:
+            return _run(twin, {key: mode.from_tensor(v) for key, v in batch.items()}, samples, allow_unused)
+    except SlimgraphError:
+        raise
+    except Exception as error:  # noqa: BLE001  # Whatever fake tensors cannot do; if it is the user's, it comes again.
+        reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        where = next((note.split(", ")[0] for note in getattr(error, "__notes__", [])), "the loss").removeprefix("in ")
+    # Outside the handler, so that what the real samples raise is the only exception.
+    few = {key: v[:REAL] if v.ndim and len(v) == samples else v for key, v in batch.items()}
+    few = {key: v.detach().clone() for key, v in few.items()}
+    count = None if samples is None else min(samples, REAL)
+    try:
+        rows, parameters, notes = _run(_copy(problem), few, count, allow_unused)
+    except Exception as error:
+        if count != samples:
+            error.add_note(f"check ran it on the first {count} of {samples} samples")
+        raise
+    return rows, parameters, [f"{where} needs numbers, so {count} real samples were run ({reason}).", *notes]
+
+
+def _copy(problem: Any) -> Any:
+    """The problem, to be run as in training and thrown away."""
+    try:
+        return copy.deepcopy(problem).train()
+    except Exception as error:
+        error.add_note("check runs a copy of the problem, which copy.deepcopy could not make")
+        raise
+
+
+def _run(
+    twin: Any, batch: dict[str, Tensor], samples: int | None, allow_unused: bool
+) -> tuple[list[KeyRow], int, list[str]]:
+    """Every key of one forward pass of `twin`, how many numbers are trained, and notes."""
+    rows = [KeyRow.of(key, "the data", value, samples) for key, value in batch.items()]
+    nodes = _labelled(twin)
+    parameters = _parameters(twin)
+    watched = {node: Watched(node, label, samples) for label, node in nodes}
+    for place, node in enumerate(twin.nodes):
+        twin.nodes[place] = watched[node]
+    data = twin.step(batch)
+    for label, node in nodes:
+        rows += [KeyRow.of(key, label, value, samples) for key, value in watched[node].given.items()]
+    named = list(zip(twin.loss.names(), twin.loss.terms, strict=True))
+    for name, term in named:
+        refuse_mixed_term(name, term, data)
+    output = twin.losses(data)
+    for name, term in named:
+        who = f"{term.kind} {name!r}, {term},"
+        with BroadcastWatch(who, {key: data[key] for key in term.keys}, samples):
+            term(data)
+        rows.append(KeyRow.of(name, f"{term.kind}: {term}", output[name], samples))
+    rows.append(KeyRow.of("loss", "the sum of terms and reg_loss", output["loss"], samples))
+    notes = _reached(twin, parameters, output, allow_unused)
+    return rows, sum(p.numel() for p in parameters.values() if p.requires_grad), notes
+
+
+def _reached(
+    twin: Any, parameters: dict[str, nn.Parameter], output: dict[str, Tensor], allow_unused: bool
+) -> list[str]:
+    """Raises WiringError for a loss or a term that nothing trainable moves, and for what no term reaches."""
+    trained = {name: p for name, p in parameters.items() if p.requires_grad}
+    if not trained:
+        frozen = f"all {len(parameters)} are frozen, {', '.join(_few(parameters))}" if parameters else "there is none"
+        raise WiringError(f"the problem has no trainable parameter: {frozen}. Write problem.unfreeze() to train them")
+    ids = {id(p) for p in trained.values()}
+    reached = _leaves(output["loss"])
+    if ids.isdisjoint(reached):
+        raise WiringError(
+            f"the loss of {twin.loss.names()} depends on no trainable parameter; these are {', '.join(_few(trained))}. "
+            "Is a node between them cut off by detach, or does no term read what the nodes write?"
+        )
+    for name, term in zip(twin.loss.names(), twin.loss.terms, strict=True):
+        if ids.isdisjoint(_leaves(output[name])):
+            raise WiringError(
+                f"{term.kind} {name!r}, {term}, is constant in training: it reads {term.keys}, which no trainable "
+                "parameter moves; leave it out"
+            )
+    unused = {name: p for name, p in trained.items() if id(p) not in reached}
+    if unused and not allow_unused:
+        raise WiringError(
+            f"no term of the loss reaches {', '.join(_few(unused))}: they would not be trained, and the strategy `ddp` "
+            f"would fail; freeze them, or write check(..., allow_unused=True). The terms read "
+            f"{sorted({key for term in twin.loss.terms for key in term.keys})}"
+        )
+    count = sum(p.numel() for p in trained.values())
+    if unused:
+        return [f"{count} parameters; no term of the loss reaches {', '.join(_few(unused))}."]
+    return [f"{count} parameters, all reached by the loss."]
+
+
+def _few(parameters: dict[str, Any]) -> list[str]:
+    """The names, quoted, at most six of them."""
+    quoted = [repr(name) for name in parameters]
+    return quoted if len(quoted) <= 6 else [*quoted[:5], f"and {len(quoted) - 5} more"]
+
+
+def _leaves(value: Tensor) -> set[int]:
+    """The ids of the tensors without a history that `value` was computed from, as far as gradients would flow."""
+    found: set[int] = {id(value)} if value.grad_fn is None and value.requires_grad else set()
+    seen: set[Any] = set()
+    waiting = [value.grad_fn]
+    while waiting:
+        step = waiting.pop()
+        if step is None or step in seen:
+            continue
+        seen.add(step)
+        if hasattr(step, "variable"):
+            found.add(id(step.variable))
+        waiting += [before for before, _ in step.next_functions]
+    return found
+
+
+@contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """Every generator goes on as if nothing had been drawn in between."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(list(devices)):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

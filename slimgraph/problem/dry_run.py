@@ -1,0 +1,75 @@
+"""DryRun: what a problem would do with a batch, as a table or as data."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from slimgraph.report import WIDTH, cut, table
+
+
+@dataclass(frozen=True)
+class KeyRow:
+    """One key: who gives it, its `shape` with the names of the `axes`, its dtype."""
+
+    key: str
+    given_by: str
+    shape: tuple[int, ...]
+    axes: tuple[str, ...]
+    dtype: str
+
+    @classmethod
+    def of(cls, key: str, given_by: str, value: Tensor, samples: int | None) -> KeyRow:
+        """The row of a tensor; a first axis as long as the batch counts its `samples`."""
+        shape = tuple(value.shape)
+        known = bool(shape) and shape[0] == samples
+        names = {1: ("batch",), 2: ("batch", "features"), 3: ("batch", "time", "features")}
+        axes = names.get(len(shape), ("batch",)) if known else ()
+        axes += ("",) * (len(shape) - len(axes))
+        return cls(key, given_by, shape, axes, str(value.dtype).removeprefix("torch."))
+
+    @property
+    def shape_text(self) -> str:
+        """The shape as `(batch 32, features 2)`; axes that have no name as numbers alone."""
+        parts = [f"{axis} {size}".strip() for axis, size in zip(self.axes, self.shape, strict=True)]
+        return f"({', '.join(parts)})" if parts else "one number"
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What `problem.check` found in order: `rows`, one for each key, and `notes`; printing it gives a table.
+
+    `parameters` is the number of trained numbers.
+
+    >>> import torch
+    >>> from slimgraph import Node, PenaltyLoss, Problem, variable
+    >>> net = Node(torch.nn.Linear(2, 1), ["x"], ["u"], name="net")
+    >>> problem = Problem([net], PenaltyLoss([variable("u").minimize(name="effort")], [variable("u") <= 1]))
+    >>> problem.check({"x": torch.zeros(8, 2)})
+    key           given by                       shape                  dtype
+    x             the data                       (batch 8, features 2)  float32
+    u             node 'net'                     (batch 8, features 1)  float32
+    effort        objective: mean(u)             one number             float32
+    constraint_1  constraint: u <= 1             one number             float32
+    loss          the sum of terms and reg_loss  one number             float32
+    <BLANKLINE>
+    3 parameters, all reached by the loss.
+    """
+
+    rows: list[KeyRow]
+    parameters: int
+    notes: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as plain dicts, lists and numbers, as JSON takes it."""
+        return json.loads(json.dumps(asdict(self)))
+
+    def __str__(self) -> str:
+        cells = [[row.key, cut(row.given_by, WIDTH // 3), row.shape_text, row.dtype] for row in self.rows]
+        keys = table(["key", "given by", "shape", "dtype"], cells, texts=4)
+        return "\n".join([keys, "", *self.notes])
+
+    __repr__ = __str__
