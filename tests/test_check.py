@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import random
-import subprocess
 import sys
 import warnings
 
@@ -197,7 +196,9 @@ MISTAKES = {
         ["system 'loop' runs 5 steps, but 'd' of shape (4, 3, 1) has 3 entries"],
     ),
     "a flat series in a System without a name": (
-        lambda: Problem([System([Node(nn.Linear(2, 2), ["x"], ["x"], name="f")], nstep_key="r")], PenaltyLoss([X.minimize()])),
+        lambda: Problem(
+            [System([Node(nn.Linear(2, 2), ["x"], ["x"], name="f")], nstep_key="r")], PenaltyLoss([X.minimize()])
+        ),
         lambda: {**tracking(), "r": torch.randn(BATCH, 5)}, ShapeError,
         ["counts its steps on 'r', (batch, time, features); got (4, 5)", "in node 'node_1'"],
     ),
@@ -307,3 +308,302 @@ def test_the_problems_without_a_mistake_pass(make):
     data = tracking() if make is closed_loop else points()
     run = make().check(data)
     assert not [note for note in run.notes if "real samples" in note]
+
+
+def test_torch_writes_nothing_beside_the_message(capfd, caplog):
+    with pytest.raises(RuntimeError):
+        regression(nn.Linear(5, 1)).check(points())
+    assert not caplog.records and capfd.readouterr() == ("", "")
+
+
+# ---- what it says ---------------------------------------------------------------------------------------------------
+
+
+def test_the_table_says_every_key_in_order():
+    run = closed_loop().check(tracking())
+    assert [(row.key, row.given_by, row.shape, row.axes) for row in run.rows[:4]] == [
+        ("x", "the data", (4, 1, 2), ("batch", "time", "features")),
+        ("r", "the data", (4, 5, 2), ("batch", "time", "features")),
+        ("u", "node 'loop'", (4, 5, 1), ("batch", "time", "features")),
+        ("x", "node 'loop'", (4, 6, 2), ("batch", "time", "features")),
+    ]
+    assert [row.key for row in run.rows[4:]] == ["track", "constraint_1", "constraint_2", "loss"]
+    assert {row.dtype for row in run.rows} == {"float32"}
+    assert run.parameters == sum(p.numel() for p in policy().parameters())
+    assert run.notes == [f"{run.parameters} parameters, all reached by the loss."]
+    assert "x             node 'loop'                 float32  (batch 4, time 6, features 2)" in str(run)
+
+
+@pytest.mark.parametrize("make", [closed_loop, regression])
+def test_shapes_and_dtypes_are_those_of_a_real_forward(make):
+    data = tracking() if make is closed_loop else points()
+    problem = make().double()
+    data = {key: value.double() for key, value in data.items()}
+    run, output = problem.check(data), problem(data)
+    told = {row.key: (row.shape, row.dtype) for row in run.rows}
+    for key, (shape, dtype) in told.items():
+        assert (tuple(output[key].shape), str(output[key].dtype)) == (shape, f"torch.{dtype}")
+    assert set(told) == {key for key in output if key in told}
+    assert not {*data, "loss", *problem.loss.names()} - set(told)
+
+
+def test_the_table_fits_into_100_columns_and_into_json():
+    long = "a_key_that_is_longer_than_anybody_would_write_it_" * 2
+    net = Node(nn.Linear(3, 1), ["x"], [long], name=f"node_of_{long}")
+    problem = Problem([net], PenaltyLoss([(variable(long) - T).minimize()]))
+    run = problem.check(points())
+    assert max(map(len, str(run).splitlines())) <= 100
+    assert json.loads(json.dumps(run.as_dict()))["rows"][0] == {
+        "key": "x", "given_by": "the data", "shape": [4, 3], "axes": ["batch", "features"], "dtype": "float32",
+    }  # fmt: skip
+
+
+def test_an_overwritten_and_an_idle_key_are_noted():
+    nodes = [Node(nn.Linear(3, 3), ["x"], ["x"], name="lift"), Node(nn.Linear(3, 1), ["x"], ["y"], name="net")]
+    run = Problem(nodes, PenaltyLoss([Y.minimize()])).check(points())
+    assert run.notes[1:] == ["node 'lift' overwrites 'x' of the data.", "Nothing reads 't' of the data."]
+
+
+def test_what_no_term_reaches_can_be_allowed():
+    problem = closed_loop(more=[Node(nn.Linear(2, 1), ["x"], ["v"], name="value")])
+    run = problem.check(tracking(), allow_unused=True)
+    assert run.notes[0].endswith("parameters; no term of the loss reaches 'value.weight', 'value.bias'.")
+
+
+def test_what_only_reg_error_moves_is_reached():
+    other = Node(slim.maps["softSVD"](3, 2), ["x"], ["z"], name="other")
+    problem = Problem([Node(nn.Linear(3, 1), ["x"], ["y"], name="net"), other], PenaltyLoss([Y.minimize()]))
+    with pytest.raises(WiringError, match="no term of the loss reaches .*'node_3.weight'"):
+        Problem([*problem.nodes, Node(nn.Linear(3, 1), ["x"], ["w"])], problem.loss).check(points())
+    run = problem.check(points(), allow_unused=True)
+    reached = [name for name, _ in other.callable.named_parameters() if f"other.{name}" not in run.notes[0]]
+    other.callable.reg_error().backward()
+    assert reached == [name for name, p in other.callable.named_parameters() if p.grad is not None]
+
+
+# ---- what it does not do --------------------------------------------------------------------------------------------
+
+
+class NeedsNumbers(nn.Module):
+    """A map that looks at the numbers, which fake tensors do not have."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.linear(x) if x.sum().item() > 0 else -self.linear(x)
+
+
+def with_state(first=None):
+    """Everything that a forward pass in training moves: running statistics, drawn gates, noise, multipliers."""
+    net = nn.Sequential(
+        first or nn.Identity(), nn.BatchNorm1d(3), slim.maps["l0"](3, 3), nn.Dropout(0.5), nn.Linear(3, 1)
+    )
+    loss = AugmentedLagrangeLoss([((Y - T) ** 2).minimize(name="fit")], [Y <= 0.0])
+    window = MovingHorizon(Node(lambda y: y.mean(1), ["y"], ["mean"], name="window"), ndelay=2)
+    return Problem([Node(net, ["x"], ["y"], name="net"), window], loss)
+
+
+def noise(x):
+    return x + torch.as_tensor(np.random.rand() + random.random())
+
+
+@pytest.mark.parametrize("first", [None, NeedsNumbers()], ids=["fake", "real"])
+def test_nothing_is_changed(first):
+    problem, data = with_state(first), points()
+    problem.nodes[0].callable[1].eval()
+    data["x"].requires_grad_()
+    before, kept = copy.deepcopy(problem.state_dict()), {key: value.clone() for key, value in data.items()}
+    modes = [module.training for module in problem.modules()]
+    random_states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    run = problem.check(data)
+    assert bool([note for note in run.notes if "real samples were run" in note]) is (first is not None)
+    assert torch.equal(torch.get_rng_state(), random_states[0])
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == random_states[1:]
+    assert [module.training for module in problem.modules()] == modes
+    after = problem.state_dict()
+    assert list(after) == list(before) and all(torch.equal(after[key], before[key]) for key in before)
+    assert problem.loss.multipliers is None and all(p.grad is None for p in problem.parameters())
+    assert list(data) == list(kept) and all(torch.equal(data[key], kept[key]) for key in kept)
+    assert data["x"].grad is None
+
+
+def test_generators_of_python_and_numpy_go_on_as_before():
+    problem = Problem([Node(noise, ["x"], ["z"]), Node(nn.Linear(3, 1), ["z"], ["y"])], PenaltyLoss([Y.minimize()]))
+    np.random.seed(1)
+    random.seed(1)
+    wanted = np.random.rand(), random.random()
+    np.random.seed(1)
+    random.seed(1)
+    problem.check(points())
+    assert (np.random.rand(), random.random()) == wanted
+
+
+def test_a_node_that_writes_into_its_input_cannot_reach_the_batch():
+    data = points()
+    kept = data["x"].clone()
+    problem = Problem(
+        [Node(lambda x: x.mul_(2.0), ["x"], ["z"], name="double"), Node(nn.Linear(3, 1), ["z"], ["y"])],
+        PenaltyLoss([Y.minimize()]),
+    )
+    problem.check(data)
+    assert torch.equal(data["x"], kept)
+
+
+def test_a_node_that_needs_numbers_runs_on_a_few_real_samples():
+    data = {"x": torch.randn(50, 3), "t": torch.randn(50, 1)}
+    run = regression(nn.Sequential(NeedsNumbers(), nn.Linear(3, 1))).check(data)
+    assert run.notes[0].startswith("node 'net' needs numbers (DataDependentOutputException: ")
+    assert run.notes[0].endswith("): 8 real samples were run.")
+    with pytest.raises(RuntimeError, match="8x3 and 5x1") as caught:
+        regression(nn.Linear(5, 1)).check(data)
+    assert caught.value.__notes__[-1] == "check ran it on the first 8 of 50 samples"
+
+
+def test_warnings_are_left_as_they_were():
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        regression().check(points())
+        warnings.warn("still heard", stacklevel=1)
+    assert [str(w.message) for w in seen] == ["still heard"]
+
+
+def test_lightning_stays_closed(monkeypatch):
+    # None in the table of modules makes every import of it fail.
+    monkeypatch.setitem(sys.modules, "lightning", None)
+    regression().check(points())
+
+
+# ---- what it takes --------------------------------------------------------------------------------------------------
+
+
+class Squares(Dataset):
+    """A data set that is no DictDataset."""
+
+    def __init__(self, samples=50, bad=None):
+        self.x, self.bad = torch.randn(samples, 3), bad
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, place):
+        x = self.x[place] * float("nan") if place == self.bad else self.x[place]
+        return {"x": x, "t": x[:1] ** 2}
+
+
+SETS = {
+    "DictDataset": lambda bad: spoilt(DictDataset({"x": torch.randn(50, 3), "t": torch.randn(50, 1)}), bad),
+    "Dataset": lambda bad: Squares(bad=bad),
+    "list of dicts": lambda bad: [Squares(bad=bad)[place] for place in range(50)],
+    "DataLoader": lambda bad: DataLoader(Squares(bad=bad), batch_size=32, shuffle=True),
+    "DataLoader of a DictDataset": lambda bad: DataLoader(SETS["DictDataset"](bad), batch_size=32, shuffle=True),
+    "DataLoader that names": lambda bad: DataLoader(
+        SETS["DictDataset"](bad), 32, collate_fn=DictDataset({"x": torch.zeros(1)}, "dev").collate_fn
+    ),
+}
+
+
+def spoilt(data, bad):
+    if bad is not None:
+        data.datadict["x"][bad, 1] = float("nan")
+    return data
+
+
+@pytest.mark.parametrize("kind", SETS)
+def test_a_data_set_is_run_by_its_first_batch_and_scanned_whole(kind):
+    assert regression().check(SETS[kind](None)).rows[0].shape == (32, 3)
+    with pytest.raises(DataError, match="41") as caught:
+        regression().check(SETS[kind](41))
+    assert "'x' holds NaN" in str(caught.value)
+
+
+@pytest.mark.parametrize("data", [[], DictDataset({"x": torch.zeros(0, 3), "t": torch.zeros(0, 1)})])
+def test_an_empty_set_is_told(data):
+    with pytest.raises(DataError, match="holds no sample"):
+        regression().check(data)
+
+
+@pytest.mark.parametrize("data", ["x", 3, torch.zeros(3)])
+def test_what_is_no_data_is_told(data):
+    with pytest.raises(DataError, match="check takes a batch .a dict of tensors., a data set"):
+        regression().check(data)
+
+
+def test_the_name_of_a_batch_is_no_key():
+    assert [row.key for row in regression().check({**points(), "name": "train"}).rows][:3] == ["x", "t", "y"]
+
+
+def test_integers_are_run_with_their_values():
+    words = nn.Sequential(nn.Embedding(10, 3), nn.Linear(3, 1))
+    data = {"x": torch.tensor([1, 2, 3]), "t": torch.zeros(3, 1)}
+    assert regression(words).check(data).notes[0] == (
+        "'x' of the data holds integers, whose values count: 3 real samples were run."
+    )
+    with pytest.raises(IndexError) as caught:
+        regression(words).check({**data, "x": torch.tensor([1, 2, 10])})
+    assert caught.value.__notes__ == ["in node 'net', (x) -> (y), called with x (3,) int64"]
+
+
+@pytest.mark.parametrize("key", keys())
+def test_every_map_passes_and_is_reached(key):
+    made = slim.maps[key](4, 4)
+    problem = Problem([Node(made, ["x"], ["y"], name="map")], PenaltyLoss([(Y**2).minimize()], [Y <= 1]))
+    data = {"x": torch.randn(BATCH, 4)}
+    if not list(made.parameters()):
+        with pytest.raises(WiringError, match="the problem has no trainable parameter: there is none"):
+            problem.check(data)
+        return
+    run = problem.check(data)
+    assert not [note for note in run.notes if "real samples" in note]
+    problem(data)["loss"].backward()
+    assert run.parameters == sum(p.numel() for p in made.parameters() if p.grad is not None)
+
+
+def test_derivatives_pass_in_every_grad_mode():
+    net = Node(nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1)), ["x"], ["y"])
+    problem = Problem([net], PenaltyLoss([((Y.grad(X).grad(X) + Y) ** 2).minimize(name="pde")], [Y <= 1]))
+    for mode in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+        with mode():
+            assert problem.check({"x": torch.rand(7, 1)}).notes == ["25 parameters, all reached by the loss."]
+
+
+@pytest.mark.parametrize(
+    "kind", [PenaltyLoss, BarrierLoss, AugmentedLagrangeLoss, "per sample"], ids=lambda k: getattr(k, "__name__", k)
+)
+def test_every_loss_passes(kind):
+    objectives, constraints, data = [(Y**2).minimize()], [Y <= 1, T == Y], DictDataset(points(), index=True)
+    if kind == "per sample":
+        loss = AugmentedLagrangeLoss(objectives, constraints, data, per_sample=True)
+    else:
+        loss = kind(objectives, constraints)
+    run = Problem([Node(nn.Linear(3, 1), ["x"], ["y"])], loss).check(data)
+    assert run.notes[-1] == "4 parameters, all reached by the loss."
+
+
+def test_trainable_variables_count_as_parameters():
+    a = variable(2, display_name="a")
+    loss = PenaltyLoss([(torch.sum(a * X, -1) - T).minimize(torch.var, name="fit")])
+    run = Problem([Node(torch.neg, ["x"], ["z"], name="minus")], loss).check(
+        {"x": torch.randn(4, 2), "t": torch.randn(4)}
+    )
+    assert run.parameters == 2
+    with pytest.raises(DtypeError, match=r"'x', \(4, 2\) float64, and the trainable a, \(2,\) float32"):
+        Problem([Node(torch.neg, ["x"], ["z"])], loss).check(
+            {"x": torch.randn(4, 2).double(), "t": torch.randn(4).double()}
+        )
+
+
+def test_a_deliberate_broadcast_passes():
+    x, y = variable("x"), variable("y")
+    terms = [(y - x).minimize(name="over features"), ((y[:, None] - y[None]) ** 2).minimize(name="pairs")]
+    weights = torch.rand(BATCH)
+    problem = Problem(
+        [Node(nn.Linear(BATCH, 1), ["x"], ["y"]), Node(lambda x: x * weights, ["x"], ["weighed"])], PenaltyLoss(terms)
+    )
+    problem.check({"x": torch.randn(BATCH, BATCH)})
+
+
+def test_slimgraph_errors_are_slimgraph_errors():
+    ours = [kind for _, _, kind, _ in MISTAKES.values() if issubclass(kind, SlimgraphError)]
+    assert len(ours) > 25

@@ -116,7 +116,7 @@ def as_tensor(value: Any, key: str, owner: str) -> Tensor:
 
 
 def refuse_non_finite(value: Tensor, key: str, owner: str) -> None:
-    """Raises DataError for a NaN or an infinity in `value`, with the name of its owner, the key, the row and the column."""
+    """Raises DataError for a NaN or an infinity in `value`, with its owner, the key, the row and the column."""
     if not (value.is_floating_point() or value.is_complex()) or torch.isfinite(value).all():
         return
     where = (~torch.isfinite(value)).nonzero()[0].tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import random
 import warnings
 from collections.abc import Iterator, Mapping
@@ -11,14 +12,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
 from slimgraph import wiring
-from slimgraph.errors import DataError, OverwriteError, SlimgraphError, WiringError
+from slimgraph.errors import DataError, OverwriteError, SlimgraphError
 from slimgraph.problem.dry_run import DryRun, KeyRow
+from slimgraph.problem.reach import parameters_of, refuse_unreached
 from slimgraph.problem.refusals import BroadcastWatch, Watched, refuse_mixed_term
 from slimgraph.problem.samples import first_batch, samples_of
+from slimgraph.report import cut
 from slimgraph.system import System
 
 # How many real samples are run where fake tensors, which have shapes but no numbers, cannot be.
@@ -75,7 +78,7 @@ def _labelled(problem: Any) -> list[tuple[str, Any]]:
 def _refuse_devices(problem: Any, batch: Mapping[str, Tensor]) -> None:
     """Everything that takes part stands on one device."""
     places = {f"{key!r} of the data": value for key, value in batch.items()}
-    places |= {f"parameter {name!r}": value for name, value in _parameters(problem).items()}
+    places |= {f"parameter {name!r}": value for name, value in parameters_of(problem).items()}
     first = next(iter(places), "")
     for name, value in places.items():
         if value.device != places[first].device:
@@ -84,38 +87,27 @@ def _refuse_devices(problem: Any, batch: Mapping[str, Tensor]) -> None:
             )
 
 
-def _parameters(problem: Any) -> dict[str, nn.Parameter]:
-    """Every parameter of the problem by the name of its node and its place in it."""
-    found: dict[nn.Parameter, str] = {}
-    for name, node in zip(wiring.names(problem.nodes), problem.nodes, strict=True):
-        for path, parameter in node.named_parameters():
-            found.setdefault(parameter, f"{name}.{path.removeprefix('callable.')}")
-    for path, parameter in problem.named_parameters():
-        found.setdefault(parameter, path)
-    return {name: parameter for parameter, name in found.items()}
-
-
 # ---- running --------------------------------------------------------------------------------------------------------
 
 
 def _run_either(
     problem: Any, batch: dict[str, Tensor], samples: int | None, allow_unused: bool
 ) -> tuple[list[KeyRow], int, list[str]]:
-    """The outcome on fake tensors, or on a few real samples where a node needs numbers."""
-    try:
-        mode = FakeTensorMode(allow_non_fake_inputs=True)
-        with FakeCopyMode(mode):
-            twin = _copy(problem)
-        with mode:
-            return _run(twin, {key: mode.from_tensor(v) for key, v in batch.items()}, samples, allow_unused)
-    except SlimgraphError:
-        raise
-    except Exception as error:  # noqa: BLE001  # Whatever fake tensors cannot do; if it is the user's, it comes again.
-        reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-        where = next((note.split(", ")[0] for note in getattr(error, "__notes__", [])), "the loss").removeprefix("in ")
+    """The outcome on fake tensors, or on a few real samples where numbers are needed."""
+    integers = [key for key in problem.input_keys if key in batch and _is_integer(batch[key])]
+    if integers:
+        # Fake tensors let integers pass where real ones do not, and know nothing of indices out of range.
+        reason = f"{', '.join(map(repr, integers))} of the data holds integers, whose values count"
+    else:
+        try:
+            return _run_on_fakes(problem, batch, samples, allow_unused)
+        except SlimgraphError:
+            raise
+        except Exception as error:  # noqa: BLE001  # What fake tensors cannot do; if it is the user's, it comes again.
+            reason = _without_numbers(error)
     # Outside the handler, so that what the real samples raise is the only exception.
-    few = {key: v[:REAL] if v.ndim and len(v) == samples else v for key, v in batch.items()}
-    few = {key: v.detach().clone() for key, v in few.items()}
+    few = {key: value[:REAL] if value.ndim and len(value) == samples else value for key, value in batch.items()}
+    few = {key: value.detach().clone() for key, value in few.items()}
     count = None if samples is None else min(samples, REAL)
     try:
         rows, parameters, notes = _run(_copy(problem), few, count, allow_unused)
@@ -123,7 +115,35 @@ def _run_either(
         if count != samples:
             error.add_note(f"check ran it on the first {count} of {samples} samples")
         raise
-    return rows, parameters, [f"{where} needs numbers, so {count} real samples were run ({reason}).", *notes]
+    return rows, parameters, [f"{reason}: {count} real samples were run.", *notes]
+
+
+def _run_on_fakes(
+    problem: Any, batch: dict[str, Tensor], samples: int | None, allow_unused: bool
+) -> tuple[list[KeyRow], int, list[str]]:
+    """The outcome on tensors that have shapes and dtypes, but no numbers."""
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with FakeCopyMode(mode):
+        twin = _copy(problem)
+    # What fails is told by the exception alone, not in torch's log too.
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    before, log.disabled = log.disabled, True
+    try:
+        with mode:
+            return _run(twin, {key: mode.from_tensor(v) for key, v in batch.items()}, samples, allow_unused)
+    finally:
+        log.disabled = before
+
+
+def _is_integer(value: Tensor) -> bool:
+    return not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
+
+
+def _without_numbers(error: Exception) -> str:
+    """Who cannot run on fake tensors, and why."""
+    where = next((note.split(", ")[0] for note in getattr(error, "__notes__", [])), "the problem")
+    reason = next(iter(str(error).splitlines()), "")
+    return f"{where.removeprefix('in ')} needs numbers ({cut(f'{type(error).__name__}: {reason}', 60)})"
 
 
 def _copy(problem: Any) -> Any:
@@ -141,7 +161,7 @@ def _run(
     """Every key of one forward pass of `twin`, how many numbers are trained, and notes."""
     rows = [KeyRow.of(key, "the data", value, samples) for key, value in batch.items()]
     nodes = _labelled(twin)
-    parameters = _parameters(twin)
+    parameters = parameters_of(twin)
     watched = {node: Watched(node, label, samples) for label, node in nodes}
     for place, node in enumerate(twin.nodes):
         twin.nodes[place] = watched[node]
@@ -157,65 +177,9 @@ def _run(
         with BroadcastWatch(who, {key: data[key] for key in term.keys}, samples):
             term(data)
         rows.append(KeyRow.of(name, f"{term.kind}: {term}", output[name], samples))
-    rows.append(KeyRow.of("loss", "the sum of terms and reg_loss", output["loss"], samples))
-    notes = _reached(twin, parameters, output, allow_unused)
+    rows.append(KeyRow.of("loss", "terms and reg_loss", output["loss"], samples))
+    notes = refuse_unreached(twin, parameters, output, allow_unused)
     return rows, sum(p.numel() for p in parameters.values() if p.requires_grad), notes
-
-
-def _reached(
-    twin: Any, parameters: dict[str, nn.Parameter], output: dict[str, Tensor], allow_unused: bool
-) -> list[str]:
-    """Raises WiringError for a loss or a term that nothing trainable moves, and for what no term reaches."""
-    trained = {name: p for name, p in parameters.items() if p.requires_grad}
-    if not trained:
-        frozen = f"all {len(parameters)} are frozen, {', '.join(_few(parameters))}" if parameters else "there is none"
-        raise WiringError(f"the problem has no trainable parameter: {frozen}. Write problem.unfreeze() to train them")
-    ids = {id(p) for p in trained.values()}
-    reached = _leaves(output["loss"])
-    if ids.isdisjoint(reached):
-        raise WiringError(
-            f"the loss of {twin.loss.names()} depends on no trainable parameter; these are {', '.join(_few(trained))}. "
-            "Is a node between them cut off by detach, or does no term read what the nodes write?"
-        )
-    for name, term in zip(twin.loss.names(), twin.loss.terms, strict=True):
-        if ids.isdisjoint(_leaves(output[name])):
-            raise WiringError(
-                f"{term.kind} {name!r}, {term}, is constant in training: it reads {term.keys}, which no trainable "
-                "parameter moves; leave it out"
-            )
-    unused = {name: p for name, p in trained.items() if id(p) not in reached}
-    if unused and not allow_unused:
-        raise WiringError(
-            f"no term of the loss reaches {', '.join(_few(unused))}: they would not be trained, and the strategy `ddp` "
-            f"would fail; freeze them, or write check(..., allow_unused=True). The terms read "
-            f"{sorted({key for term in twin.loss.terms for key in term.keys})}"
-        )
-    count = sum(p.numel() for p in trained.values())
-    if unused:
-        return [f"{count} parameters; no term of the loss reaches {', '.join(_few(unused))}."]
-    return [f"{count} parameters, all reached by the loss."]
-
-
-def _few(parameters: dict[str, Any]) -> list[str]:
-    """The names, quoted, at most six of them."""
-    quoted = [repr(name) for name in parameters]
-    return quoted if len(quoted) <= 6 else [*quoted[:5], f"and {len(quoted) - 5} more"]
-
-
-def _leaves(value: Tensor) -> set[int]:
-    """The ids of the tensors without a history that `value` was computed from, as far as gradients would flow."""
-    found: set[int] = {id(value)} if value.grad_fn is None and value.requires_grad else set()
-    seen: set[Any] = set()
-    waiting = [value.grad_fn]
-    while waiting:
-        step = waiting.pop()
-        if step is None or step in seen:
-            continue
-        seen.add(step)
-        if hasattr(step, "variable"):
-            found.add(id(step.variable))
-        waiting += [before for before, _ in step.next_functions]
-    return found
 
 
 @contextmanager

@@ -8,7 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from slimgraph.report import WIDTH, cut, table
+from slimgraph.report import cut, table
+
+# How much of a name or an expression a table shows.
+TEXT = 26
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,12 @@ class DryRun:
     >>> net = Node(torch.nn.Linear(2, 1), ["x"], ["u"], name="net")
     >>> problem = Problem([net], PenaltyLoss([variable("u").minimize(name="effort")], [variable("u") <= 1]))
     >>> problem.check({"x": torch.zeros(8, 2)})
-    key           given by                       shape                  dtype
-    x             the data                       (batch 8, features 2)  float32
-    u             node 'net'                     (batch 8, features 1)  float32
-    effort        objective: mean(u)             one number             float32
-    constraint_1  constraint: u <= 1             one number             float32
-    loss          the sum of terms and reg_loss  one number             float32
+    key           given by            dtype    shape
+    x             the data            float32  (batch 8, features 2)
+    u             node 'net'          float32  (batch 8, features 1)
+    effort        objective: mean(u)  float32  one number
+    constraint_1  constraint: u <= 1  float32  one number
+    loss          terms and reg_loss  float32  one number
     <BLANKLINE>
     3 parameters, all reached by the loss.
     """
@@ -68,8 +71,8 @@ class DryRun:
         return json.loads(json.dumps(asdict(self)))
 
     def __str__(self) -> str:
-        cells = [[row.key, cut(row.given_by, WIDTH // 3), row.shape_text, row.dtype] for row in self.rows]
-        keys = table(["key", "given by", "shape", "dtype"], cells, texts=4)
+        cells = [[cut(row.key, TEXT), cut(row.given_by, TEXT), row.dtype, row.shape_text] for row in self.rows]
+        keys = table(["key", "given by", "dtype", "shape"], cells, texts=4)
         return "\n".join([keys, "", *self.notes])
 
     __repr__ = __str__

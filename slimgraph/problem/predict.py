@@ -12,23 +12,20 @@ from torch import Tensor, nn
 
 def predict(problem: Any, data: dict[str, Any]) -> dict[str, Any]:
     """What `Problem.predict` does."""
-    normalizer = problem.normalizer
-    given = (
-        data
-        if normalizer is None
-        else {key: v if key == "name" else _one(normalizer, key, v) for key, v in data.items()}
-    )
+    inputs = {key: _normalized(problem, key, value) for key, value in data.items()}
     with evaluation(problem), torch.inference_mode(False), torch.set_grad_enabled(problem.grad_inference):
-        inputs = {key: v.clone() if isinstance(v, Tensor) and v.is_inference() else v for key, v in given.items()}
+        inputs = {key: v.clone() if isinstance(v, Tensor) and v.is_inference() else v for key, v in inputs.items()}
         output = problem.step(inputs, only_nodes=True)
     written = {key for node in problem.nodes for key in node.output_keys}
     found = {key: output[key].detach() for key in output if key in written}
     # What the nodes only read comes back as it was given, to the last digit.
-    return {**data, **(found if normalizer is None else normalizer.inverse(found))}
+    return {**data, **(problem.normalizer.inverse(found) if problem.normalizer else found)}
 
 
-def _one(normalizer: Any, key: str, value: Any) -> Any:
-    return normalizer({key: value})[key]
+def _normalized(problem: Any, key: str, value: Any) -> Any:
+    if problem.normalizer is None or not isinstance(value, Tensor):
+        return value
+    return problem.normalizer({key: value})[key]
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from slimgraph.doors import Drawable
 from slimgraph.errors import DuplicateNameError, OptionError, StrictOptions
 from slimgraph.losses import PenaltyLoss
 from slimgraph.node import describe, node_list
+from slimgraph.problem.check import check
 from slimgraph.problem.dry_run import DryRun
 from slimgraph.problem.predict import evaluation, predict
 from slimgraph.problem.saved import load, save
@@ -216,9 +217,6 @@ class Problem(nn.Module, Drawable, metaclass=StrictOptions):
         tensor; ShapeError for `(B,)` against `(B, 1)`; WiringError for a loss or a term that nothing trainable moves,
         and for parameters that no term reaches, unless `allow_unused`; and whatever a node or a term raises.
         """
-        # Not before it is asked for: fake tensors cost half of what torch costs to import.
-        from slimgraph.problem.check import check
-
         return check(self, data, allow_unused=allow_unused)
 
     def predict(self, data: dict[str, Any]) -> dict[str, Any]:

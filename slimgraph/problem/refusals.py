@@ -36,7 +36,8 @@ class Watched(nn.Module):
             with BroadcastWatch(f"{self.label},", read, self.samples, anywhere=False):
                 result = self.node.run(data)
         except Exception as error:
-            if not any(self.label in text for text in (str(error), *getattr(error, "__notes__", []))):
+            said = "\n".join([str(error), *getattr(error, "__notes__", [])])
+            if self.label not in said and not (self.name and self.node.title in said):
                 error.add_note(f"in {self.label}")
             raise
         for key, value in result.items():

@@ -21,28 +21,31 @@ BATCH = 32
 def first_batch(data: Any) -> dict[str, Any]:
     """The first batch of `data`, of which every sample was looked at.
 
-    `data` is a batch (a dict of tensors), a DictDataset, any data set or list of dicts, or a DataLoader of one. Of a set
-    that can only be iterated the first batch alone is looked at.
+    `data` is a batch (a dict of tensors), a DictDataset, any data set or list of dicts, or a DataLoader of one. Of what
+    can only be iterated the first batch alone is looked at.
 
     Raises DataError for no sample at all, for samples that differ in keys or shapes, and for NaN or infinite values;
     DtypeError for what is no tensor.
     """
     size, collate = BATCH, default_collate
     if isinstance(data, DataLoader):
-        if not hasattr(data.dataset, "__getitem__"):
-            return _scanned(dict(next(iter(data))), "the first batch")
+        if data.batch_sampler is None or not hasattr(data.dataset, "__getitem__"):
+            # What it gives are batches already, or can be had by iterating alone.
+            return first_batch(dict(next(iter(data))))
         # Not by iterating over the loader, which would draw from its sampler and start its workers.
         size, collate, data = data.batch_size or BATCH, data.collate_fn, data.dataset
     if isinstance(data, DictDataset):
         _scanned(data.datadict, f"DictDataset {data.name!r}")
         _refuse_empty(len(data), repr(data))
-        batch = dict(collate(data.__getitems__(range(min(size, len(data))))))
+        rows: Any = data.__getitems__(range(min(size, len(data))))
+        batch = dict(collate(rows))
         return {key: value for key, value in batch.items() if key != "name"}
     if isinstance(data, Mapping):
         return _scanned({key: value for key, value in data.items() if key != "name"}, "the batch")
     if not isinstance(data, Dataset | Sequence) or isinstance(data, str) or not hasattr(data, "__len__"):
         raise DataError(
-            f"check takes a batch (a dict of tensors), a data set, a list of dicts or a DataLoader; got {describe(data)}"
+            "check takes a batch (a dict of tensors), a data set, a list of dicts or a DataLoader; got "
+            f"{describe(data)}"
         )
     return _of_samples(data, size, collate)
 
@@ -57,10 +60,9 @@ def _of_samples(data: Any, size: int, collate: Callable[[Any], Any]) -> dict[str
             raise DataError(f"{who} is a dict of tensors; got {describe(sample)}")
         first = first or dict(sample)
         if odd := sorted({*sample} ^ {*first}):
-            owner, other = (who, "sample 0") if odd[0] in sample else ("sample 0", who)
-            raise DataError(
-                f"{owner} holds {odd[0]!r}, {other} does not.{did_you_mean(odd[0], {*sample, *first} - {*odd[:1]})}"
-            )
+            holder, other = (who, "sample 0") if odd[0] in sample else ("sample 0", who)
+            hint = did_you_mean(odd[0], odd[1:])
+            raise DataError(f"{holder} holds {odd[0]!r}, {other} does not.{hint}")
         for key, value in sample.items():
             if isinstance(value, Tensor) and value.shape != first[key].shape:
                 raise DataError(f"{key!r} is {describe(first[key])} in sample 0, {describe(value)} in {who}")

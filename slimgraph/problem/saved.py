@@ -16,6 +16,8 @@ from torch import Tensor
 from slimgraph import wiring
 from slimgraph.data.files import existing_file
 from slimgraph.errors import DataError, did_you_mean
+from slimgraph.node import describe
+from slimgraph.report import cut
 
 FORMAT = 1
 
@@ -27,7 +29,7 @@ def save(problem: Any, path: str | Path) -> None:
         raise DataError(f"no folder {path.parent} to save {path.name} in")
     content = {
         "format": FORMAT,
-        "slimgraph": sys.modules["slimgraph"].__version__,
+        "slimgraph": _version(),
         **_structure(problem),
         "state": dict(problem.state_dict()),
     }
@@ -50,8 +52,9 @@ def save(problem: Any, path: str | Path) -> None:
 def load(problem: Any, path: str | Path) -> None:
     """What `Problem.load` does."""
     content = _read(existing_file(path))
-    for line in ("nodes", "terms"):
-        _refuse_other_structure(path, line, content[line], _structure(problem)[line])
+    ours = _structure(problem)
+    for kind in ("node", "term"):
+        _refuse_other_structure(path, kind, content[f"{kind}s"], ours[f"{kind}s"])
     state = content["state"]
     # Losses make buffers of their own while loading, so whether all fits is seen on a copy.
     twin = copy.deepcopy(problem)
@@ -60,8 +63,7 @@ def load(problem: Any, path: str | Path) -> None:
         twin.load_state_dict(state)
     except (RuntimeError, ValueError) as error:
         reason = str(error)
-    ours = problem.state_dict()
-    _refuse_other_state(path, state, ours, reason)
+    _refuse_other_state(path, state, problem.state_dict(), reason)
     problem.load_state_dict(state)
 
 
@@ -80,33 +82,36 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, pickle.UnpicklingError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DataError(
-            f"{path} cannot be read: it was cut short, or problem.save did not write it ({reason})"
-        ) from None
+        reason = cut(next(iter(str(error).splitlines()), type(error).__name__), 80)
+        raise DataError(f"{path} was cut short, or problem.save did not write it ({reason})") from None
     if not isinstance(content, dict) or "format" not in content:
         held = f"a dict with {sorted(map(str, content))[:5]}" if isinstance(content, dict) else type(content).__name__
         raise DataError(f"{path} was not written by problem.save: it holds {held}")
     if content["format"] != FORMAT:
         raise DataError(
             f"{path} has format {content['format']} of slimgraph {content.get('slimgraph')}; this is slimgraph "
-            f"{sys.modules['slimgraph'].__version__}, which reads format {FORMAT}"
+            f"{_version()}, which reads format {FORMAT}"
         )
     return content
 
 
-def _refuse_other_structure(path: str | Path, what: str, saved: dict[str, str], ours: dict[str, str]) -> None:
-    """The same nodes and terms, by name; their order may differ in words but not in numbers."""
+def _version() -> str:
+    # No room imports the front page, where the version stands; but whoever is here has opened it.
+    return sys.modules["slimgraph"].__version__
+
+
+def _refuse_other_structure(path: str | Path, kind: str, saved: dict[str, str], ours: dict[str, str]) -> None:
+    """The same nodes, or terms, with the same keys in the same order: the numbers are kept by place."""
     for name in [*saved, *ours]:
         if saved.get(name) != ours.get(name):
             there, here = (
-                f"has {what[:-1]} {name!r}, {held[name]}" if name in held else f"has no {what[:-1]} {name!r}"
+                f"has {kind} {name!r}, {held[name]}" if name in held else f"has no {kind} {name!r}"
                 for held in (saved, ours)
             )
-            hint = did_you_mean(name, (ours if name in saved else saved).keys() - {name})
-            raise DataError(f"{path} {there}; the problem {here}.{'' if name in saved and name in ours else hint}")
+            hint = "" if name in saved and name in ours else did_you_mean(name, [*(ours if name in saved else saved)])
+            raise DataError(f"{path} {there}; the problem {here}.{hint}")
     if list(saved) != list(ours):
-        raise DataError(f"{path} has the {what} in the order {list(saved)}, the problem in {list(ours)}")
+        raise DataError(f"{path} has the {kind}s in the order {list(saved)}, the problem in {list(ours)}")
 
 
 def _refuse_other_state(path: str | Path, saved: dict[str, Tensor], ours: dict[str, Tensor], reason: str) -> None:
@@ -114,18 +119,14 @@ def _refuse_other_state(path: str | Path, saved: dict[str, Tensor], ours: dict[s
     for name, value in saved.items():
         if name in ours and value.dtype != ours[name].dtype:
             raise DataError(
-                f"{name!r} is {_described(value)} in {path}, {_described(ours[name])} in the problem; bring the problem to "
-                "that dtype first, as by problem.double()"
+                f"{name!r} is {describe(value)} in {path}, {describe(ours[name])} in the problem; bring the problem "
+                "to that dtype first, as by problem.double()"
             )
     if not reason:
         return
     for name in [*saved, *ours]:
-        there, here = (_described(held[name]) if name in held else "missing" for held in (saved, ours))
+        there, here = (describe(held[name]) if name in held else "missing" for held in (saved, ours))
         # Buffers that a loss makes at its first batch may be missing on either side.
         if there != here and ("missing" not in (there, here) or f'"{name}"' in reason):
             raise DataError(f"{name!r} is {there} in {path}, {here} in the problem; build it by the same code")
     raise DataError(f"{path} does not fit the problem: {reason.splitlines()[-1].strip()}")
-
-
-def _described(value: Tensor) -> str:
-    return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
