@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import re
 import sys
 import warnings
 
@@ -160,7 +161,7 @@ MISTAKES = {
             PenaltyLoss([variable("e").minimize()]),
         ),
         lambda: {**points(), "t": torch.randn(BATCH)}, ShapeError,
-        ["node 'error', reads 'y' (4, 1), 't' (4,)", "broadcast to (4, 4)"],
+        ["node 'error' reads 'y' (4, 1), 't' (4,)", "broadcast to (4, 4)"],
     ),
     "float64 data with a float32 net": (
         regression, lambda: {key: value.double() for key, value in points().items()}, DtypeError,
@@ -331,7 +332,7 @@ def test_the_table_says_every_key_in_order():
     assert {row.dtype for row in run.rows} == {"float32"}
     assert run.parameters == sum(p.numel() for p in policy().parameters())
     assert run.notes == [f"{run.parameters} parameters, all reached by the loss."]
-    assert "x             node 'loop'                 float32  (batch 4, time 6, features 2)" in str(run)
+    assert re.split("  +", str(run).splitlines()[4]) == ["x", "node 'loop'", "float32", "(batch 4, time 6, features 2)"]
 
 
 @pytest.mark.parametrize("make", [closed_loop, regression])
@@ -459,6 +460,21 @@ def test_a_node_that_needs_numbers_runs_on_a_few_real_samples():
     with pytest.raises(RuntimeError, match="8x3 and 5x1") as caught:
         regression(nn.Linear(5, 1)).check(data)
     assert caught.value.__notes__[-1] == "check ran it on the first 8 of 50 samples"
+
+
+def test_a_module_from_outside_a_node_is_noted_and_left_alone():
+    outside, own = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)), nn.Linear(3, 3)
+    before = copy.deepcopy(outside.state_dict())
+    nodes = [
+        Node(lambda x: outside(x), ["x"], ["z"], name="lift"),
+        Node(lambda z: own(z), ["z"], ["w"], name="own"),
+        Node(own, ["w"], ["y"], name="net"),
+    ]
+    run = Problem(nodes, PenaltyLoss([Y.minimize()])).check(points())
+    assert [note for note in run.notes if "calls" in note] == [
+        "node 'lift' calls a Sequential that is no part of it and is not trained; give the Node the module."
+    ]
+    assert all(torch.equal(value, before[key]) for key, value in outside.state_dict().items())
 
 
 def test_warnings_are_left_as_they_were():

@@ -6,19 +6,19 @@ import copy
 import logging
 import random
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
 from slimgraph import wiring
 from slimgraph.errors import DataError, OverwriteError, SlimgraphError
 from slimgraph.problem.dry_run import DryRun, KeyRow
-from slimgraph.problem.reach import parameters_of, refuse_unreached
+from slimgraph.problem.reach import modules_outside, parameters_of, refuse_unreached
 from slimgraph.problem.refusals import BroadcastWatch, Watched, refuse_mixed_term
 from slimgraph.problem.samples import first_batch, samples_of
 from slimgraph.report import cut
@@ -30,12 +30,13 @@ REAL = 8
 
 def check(problem: Any, data: Any, *, allow_unused: bool = False) -> DryRun:
     """What `Problem.check` does."""
-    with _random_state_kept(), warnings.catch_warnings():
+    outside = modules_outside(problem)
+    with _random_state_kept(), _buffers_kept(outside), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         batch = first_batch(data)
         wiring.check_keys(problem.run_order, batch, problem.loss.terms)
         samples = samples_of(batch, problem.input_keys)
-        notes = _unread_and_overwritten(problem, batch)
+        notes = [*_untrained(outside, problem), *_unread_and_overwritten(problem, batch)]
         _refuse_devices(problem, batch)
         with torch.inference_mode(False), torch.enable_grad():
             rows, parameters, how = _run_either(problem, batch, samples, allow_unused)
@@ -43,6 +44,16 @@ def check(problem: Any, data: Any, *, allow_unused: bool = False) -> DryRun:
 
 
 # ---- before anything runs -------------------------------------------------------------------------------------------
+
+
+def _untrained(outside: Mapping[nn.Module, str], problem: Any) -> list[str]:
+    """Notes on modules that nodes call, but that an optimiser would not see."""
+    own = set(problem.parameters())
+    return [
+        f"{who} calls a {type(module).__name__} that is no part of it and is not trained; give the Node the module."
+        for module, who in outside.items()
+        if not own.issuperset(module.parameters())
+    ]
 
 
 def _unread_and_overwritten(problem: Any, batch: Mapping[str, Any]) -> list[str]:
@@ -141,9 +152,9 @@ def _is_integer(value: Tensor) -> bool:
 
 def _without_numbers(error: Exception) -> str:
     """Who cannot run on fake tensors, and why."""
-    where = next((note.split(", ")[0] for note in getattr(error, "__notes__", [])), "the problem")
+    where = next((note.split(", ")[0] for note in getattr(error, "__notes__", [])), "the loss")
     reason = next(iter(str(error).splitlines()), "")
-    return f"{where.removeprefix('in ')} needs numbers ({cut(f'{type(error).__name__}: {reason}', 60)})"
+    return f"{where.removeprefix('in ')} needs numbers ({cut(f'{type(error).__name__}: {reason}', 80)})"
 
 
 def _copy(problem: Any) -> Any:
@@ -180,6 +191,18 @@ def _run(
     rows.append(KeyRow.of("loss", "terms and reg_loss", output["loss"], samples))
     notes = refuse_unreached(twin, parameters, output, allow_unused)
     return rows, sum(p.numel() for p in parameters.values() if p.requires_grad), notes
+
+
+@contextmanager
+def _buffers_kept(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Puts the buffers of `modules` back, which no copy of the problem would hold."""
+    kept = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, before in kept:
+                buffer.copy_(before)
 
 
 @contextmanager

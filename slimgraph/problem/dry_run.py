@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import Tensor
 
-from slimgraph.report import cut, table
+from slimgraph.report import WIDTH, cut, table
 
-# How much of a name or an expression a table shows.
+# How much of a name or an expression a table shows at least.
 TEXT = 26
 
 
@@ -71,8 +72,14 @@ class DryRun:
         return json.loads(json.dumps(asdict(self)))
 
     def __str__(self) -> str:
-        cells = [[cut(row.key, TEXT), cut(row.given_by, TEXT), row.dtype, row.shape_text] for row in self.rows]
+        # Names and expressions are cut to what dtypes and shapes leave.
+        room = WIDTH - 6 - max(len(row.dtype) + len(row.shape_text) for row in self.rows)
+        width = max(len(cut(row.key, TEXT)) for row in self.rows)
+        cells = [
+            [cut(row.key, TEXT), cut(row.given_by, max(room - width, TEXT)), row.dtype, row.shape_text]
+            for row in self.rows
+        ]
         keys = table(["key", "given by", "dtype", "shape"], cells, texts=4)
-        return "\n".join([keys, "", *self.notes])
+        return "\n".join([keys, "", *(line for note in self.notes for line in textwrap.wrap(note, WIDTH))])
 
     __repr__ = __str__

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from torch import Tensor, nn
 
 from slimgraph import wiring
 from slimgraph.errors import WiringError
+from slimgraph.node import Node
 
 
 def parameters_of(problem: Any) -> dict[str, nn.Parameter]:
@@ -19,6 +21,20 @@ def parameters_of(problem: Any) -> dict[str, nn.Parameter]:
     for path, parameter in problem.named_parameters():
         found.setdefault(parameter, path)
     return {name: parameter for parameter, name in found.items()}
+
+
+def modules_outside(problem: Any) -> dict[nn.Module, str]:
+    """The modules that functions of nodes find by a name outside them, each with its node."""
+    found: dict[nn.Module, str] = {}
+    for node in problem.modules():
+        function = getattr(node, "callable", None)
+        if not isinstance(node, Node) or not inspect.isfunction(function):
+            continue
+        variables = inspect.getclosurevars(function)
+        for value in (*variables.nonlocals.values(), *variables.globals.values()):
+            if isinstance(value, nn.Module):
+                found.setdefault(value, node.title)
+    return found
 
 
 def refuse_unreached(

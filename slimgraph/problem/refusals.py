@@ -33,7 +33,7 @@ class Watched(nn.Module):
         }
         refuse_mixes(f"{self.label} reads", {**values, **parameters})
         try:
-            with BroadcastWatch(f"{self.label},", read, self.samples, anywhere=False):
+            with BroadcastWatch(self.label, read, self.samples, anywhere=False):
                 result = self.node.run(data)
         except Exception as error:
             said = "\n".join([str(error), *getattr(error, "__notes__", [])])
