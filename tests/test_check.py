@@ -365,6 +365,12 @@ def test_an_overwritten_and_an_idle_key_are_noted():
     assert run.notes[1:] == ["node 'lift' overwrites 'x' of the data.", "Nothing reads 't' of the data."]
 
 
+def test_first_entries_of_a_roll_out_are_not_overwritten():
+    problem, data = closed_loop(), tracking()
+    shapes = {row.key: row.shape for row in problem.check({**data, "u": torch.zeros(BATCH, 1, 1)}).rows}
+    assert shapes["u"] == (BATCH, 6, 1)
+
+
 def test_what_no_term_reaches_can_be_allowed():
     problem = closed_loop(more=[Node(nn.Linear(2, 1), ["x"], ["v"], name="value")])
     run = problem.check(tracking(), allow_unused=True)
@@ -614,10 +620,13 @@ def test_a_deliberate_broadcast_passes():
     x, y = variable("x"), variable("y")
     terms = [(y - x).minimize(name="over features"), ((y[:, None] - y[None]) ** 2).minimize(name="pairs")]
     weights = torch.rand(BATCH)
-    problem = Problem(
-        [Node(nn.Linear(BATCH, 1), ["x"], ["y"]), Node(lambda x: x * weights, ["x"], ["weighed"])], PenaltyLoss(terms)
-    )
-    problem.check({"x": torch.randn(BATCH, BATCH)})
+    nodes = [
+        Node(nn.Linear(BATCH, 1), ["x"], ["y"]),
+        Node(nn.Linear(BATCH, BATCH), ["x"], ["z"]),
+        Node(lambda y: y * weights, ["y"], ["spread"]),
+    ]
+    terms += [(variable("z") * weights).minimize(name="as many features as samples"), variable("spread").minimize()]
+    Problem(nodes, PenaltyLoss(terms)).check({"x": torch.randn(BATCH, BATCH)})
 
 
 def test_slimgraph_errors_are_slimgraph_errors():

@@ -62,7 +62,8 @@ def _unread_and_overwritten(problem: Any, batch: Mapping[str, Any]) -> list[str]
     for label, node in _labelled(problem):
         unread.difference_update(node.input_keys)
         if isinstance(node, System):
-            unread.difference_update(key for inner in node.nodes for key in inner.input_keys)
+            # What the data hold of its outputs are their first entries.
+            unread.difference_update((key for inner in node.nodes for key in inner.input_keys), node.output_keys)
             unread.discard(node.nstep_key)
         for key in node.output_keys:
             if key in unread:
