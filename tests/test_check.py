@@ -447,11 +447,14 @@ def test_generators_of_python_and_numpy_go_on_as_before():
     assert (np.random.rand(), random.random()) == wanted
 
 
-def test_a_node_that_writes_into_its_input_cannot_reach_the_batch():
+@pytest.mark.parametrize(
+    "double", [lambda x: x.mul_(2.0), lambda x: x.mul_(2.0 + 0 * x.sum().item())], ids=["fake", "real"]
+)
+def test_a_node_that_writes_into_its_input_cannot_reach_the_batch(double):
     data = points()
     kept = data["x"].clone()
     problem = Problem(
-        [Node(lambda x: x.mul_(2.0), ["x"], ["z"], name="double"), Node(nn.Linear(3, 1), ["z"], ["y"])],
+        [Node(double, ["x"], ["z"], name="double"), Node(nn.Linear(3, 1), ["z"], ["y"])],
         PenaltyLoss([Y.minimize()]),
     )
     problem.check(data)
