@@ -94,3 +94,11 @@ def test_the_code_of_the_page_on_deployment_runs(capsys):
         if kind:
             exec(code, names)
             assert capsys.readouterr().out == printed
+
+
+def test_the_page_on_check_prints_what_it_says(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page, names = (DOCS / "check.md").read_text(), {}
+    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(code, names)
+    assert capsys.readouterr().out == "".join(re.findall(r"```text\n(.*?)```", page, re.DOTALL))
