@@ -1,0 +1,56 @@
+"""Masks: samples of unequal length in one batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slimgraph.errors import ShapeError
+from slimgraph.system.series import checked
+
+
+class Mask:
+    """Which steps of which sample count: `(batch, time)` or `(batch, time, 1)`, 1 up to a sample's length, 0 after it.
+
+    Raises ShapeError for another shape, for fewer entries than steps, and for a 1 that follows a 0.
+    """
+
+    def __init__(self, title: str, key: str, value: Any, nsteps: int) -> None:
+        shape = tuple(checked(title, key, value).shape)
+        if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] != 1):
+            raise ShapeError(f"{title} reads its mask {key!r} as (batch, time) or (batch, time, 1); got {shape}")
+        if shape[1] < nsteps:
+            raise ShapeError(f"{title} runs {nsteps} steps, but its mask {key!r} of shape {shape} has {shape[1]}")
+        counts = value.reshape(shape[:2]) != 0
+        if not torch.compiler.is_compiling() and bool((counts[:, 1:] > counts[:, :-1]).any()):
+            raise ShapeError(
+                f"{title} reads its mask {key!r} as 1 up to each sample's length and 0 after it; here a 1 follows a 0"
+            )
+        self.counts = counts
+        self.columns = list(counts.unsqueeze(-1).unbind(1))
+
+    def held(self, series: Tensor) -> Tensor:
+        """A series `(batch, time, ...)` in which each sample stays at its last entry that counts.
+
+        What stands in the padding, even NaN, is never read.
+        """
+        counts = self.counts[:, : series.shape[1]]
+        place = torch.arange(counts.shape[1], device=counts.device) * counts
+        last = place.cummax(1).values.reshape(*counts.shape, *[1] * (series.ndim - 2))
+        return series[:, : counts.shape[1]].take_along_dim(last, 1)
+
+
+class MaskedWrite:
+    """Appends to a column: where a step does not count a state stays as it is and another output is 0."""
+
+    def __init__(self, column: Any, counts: list[Tensor], is_state: bool) -> None:
+        self.column, self.counts, self.is_state, self.step = column, counts, is_state, 0
+
+    def __call__(self, value: Tensor) -> None:
+        counts = self.counts[self.step]
+        counts = counts.reshape(len(counts), *[1] * (value.ndim - 1))
+        otherwise = self.column[self.step] if self.is_state else value.new_zeros(())
+        self.column.append(torch.where(counts, value, otherwise))
+        self.step += 1
