@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from slimgraph.errors import ShapeError
+from slimgraph.errors import MissingKeyError, ShapeError, did_you_mean
 from slimgraph.system.series import checked
 
 
@@ -17,8 +18,13 @@ class Mask:
     Raises ShapeError for another shape, for fewer entries than steps, and for a 1 that follows a 0.
     """
 
-    def __init__(self, title: str, key: str, value: Any, nsteps: int) -> None:
-        shape = tuple(checked(title, key, value).shape)
+    def __init__(self, title: str, key: str, data: Mapping[str, Any], nsteps: int) -> None:
+        self.key = key
+        if key not in data:
+            hint = did_you_mean(key, data)
+            raise MissingKeyError(f"{title} has no mask {key!r} in the data {sorted(data)}.{hint}")
+        value = checked(title, key, data[key])
+        shape = tuple(value.shape)
         if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] != 1):
             raise ShapeError(f"{title} reads its mask {key!r} as (batch, time) or (batch, time, 1); got {shape}")
         if shape[1] < nsteps:
@@ -32,10 +38,12 @@ class Mask:
         self.columns = list(counts.unsqueeze(-1).unbind(1))
 
     def held(self, series: Tensor) -> Tensor:
-        """A series `(batch, time, ...)` in which each sample stays at its last entry that counts.
+        """A series `(batch, time, ...)` in which each sample stays at its last entry that counts; a constant as it is.
 
         What stands in the padding, even NaN, is never read.
         """
+        if series.ndim == 2:
+            return series
         counts = self.counts[:, : series.shape[1]]
         place = torch.arange(counts.shape[1], device=counts.device) * counts
         last = place.cummax(1).values.reshape(*counts.shape, *[1] * (series.ndim - 2))

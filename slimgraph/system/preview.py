@@ -12,7 +12,6 @@ from slimgraph import wiring
 from slimgraph.errors import OptionError, ShapeError, did_you_mean
 from slimgraph.node import describe
 from slimgraph.system import series
-from slimgraph.system.mask import Mask
 from slimgraph.system.system import Data, System
 
 PadMode = Literal["replicate", "circular", "constant", "reflect"]
@@ -95,10 +94,10 @@ class SystemPreview(System):
                         f"the nodes read {reads}.{did_you_mean(seer, reads)}"
                     )
 
-    def _columns(self, read: Data, nsteps: int, mask: Mask | None) -> dict[str, list[Tensor]]:
-        columns = super()._columns(read, nsteps, mask)
+    def _columns(self, read: Data, nsteps: int) -> dict[str, list[Tensor]]:
+        columns = super()._columns(read, nsteps)
         for key in self.preview_keys_map:
-            columns[_ahead(key)] = self._preview(key, read[key] if mask is None else mask.held(read[key]), nsteps)
+            columns[_ahead(key)] = self._preview(key, read[key], nsteps)
         return columns
 
     def _step_columns(self, read: Data) -> dict[str, list[Tensor]]:
@@ -117,17 +116,17 @@ class SystemPreview(System):
     def _reads_of(self, node: Any) -> list[str]:
         return [_ahead(key) if (key, node) in self._seers else key for key in node.input_keys]
 
-    def _preview(self, key: str, series: Tensor, nsteps: int) -> list[Tensor]:
+    def _preview(self, key: str, known: Tensor, nsteps: int) -> list[Tensor]:
         """At each step the entries from now to `length` ahead, `(batch, (length + 1) * features)`."""
         length = self.preview_length.get(key, 1)
-        if series.ndim != 3:
-            raise ShapeError(f"a preview needs {key!r} as (batch, time, features); got {describe(series)}")
-        missing = max(0, nsteps + length - series.shape[1])
+        if known.ndim != 3:
+            raise ShapeError(f"a preview needs {key!r} as (batch, time, features); got {describe(known)}")
+        missing = max(0, nsteps + length - known.shape[1])
         if missing:
             value = {"value": self.pad_constant} if self.pad_mode == "constant" else {}
-            padded = nn.functional.pad(series.transpose(1, 2), (0, missing), mode=self.pad_mode, **value)
-            series = padded.transpose(1, 2)
-        entries = series.unbind(1)
+            padded = nn.functional.pad(known.transpose(1, 2), (0, missing), mode=self.pad_mode, **value)
+            known = padded.transpose(1, 2)
+        entries = known.unbind(1)
         return [torch.cat(entries[i : i + length + 1], dim=-1) for i in range(nsteps)]
 
 

@@ -52,10 +52,10 @@ def start(title: str, key: str, value: Any) -> Tensor:
     return value[:, 0]
 
 
-def entries(title: str, key: str, value: Any, nsteps: int, deep: bool = False) -> list[Tensor]:
-    """The entries in time of a series, or a constant once for each step; `deep`: an entry may itself be a series."""
+def check_series(title: str, key: str, value: Any, nsteps: int, deep: bool = False) -> None:
+    """Raises unless it is a constant or a series of `nsteps` entries; `deep`: an entry may itself be a series."""
     if checked(title, key, value).ndim == 2:
-        return [value] * nsteps
+        return
     if value.ndim != 3 and not (deep and value.ndim == 4):
         raise ShapeError(
             f"{title} reads {key!r} as (batch, time, features) or (batch, features); got {tuple(value.shape)}"
@@ -65,8 +65,12 @@ def entries(title: str, key: str, value: Any, nsteps: int, deep: bool = False) -
             f"{title} runs {nsteps} steps, but {key!r} of shape {tuple(value.shape)} has {value.shape[1]} "
             f"entries in time: there is none for step {value.shape[1]}"
         )
+
+
+def entries(value: Tensor, nsteps: int) -> list[Tensor]:
+    """The entries in time of a series, or a constant once for each step."""
     # Indexing inside the loop would make the backward pass quadratic in the number of steps.
-    return list(value.unbind(1))
+    return [value] * nsteps if value.ndim == 2 else list(value.unbind(1))
 
 
 def entry(title: str, key: str, value: Any, wanted: str = "(batch, features)", deep: bool = False) -> Tensor:

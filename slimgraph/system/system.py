@@ -142,16 +142,16 @@ class System(nn.Module, Drawable, Inner, metaclass=StrictOptions):
         nsteps = self._count(data)
         self._require(data)
         starts = {key: series.start(self.title, key, data[key]) for key in self.written if key in data}
-        read = {key: data[key] for node in self.nodes for key in node.input_keys if key in data and key not in starts}
-        mask = None
-        if self.mask_key is not None:
-            if self.mask_key not in data:
-                hint = did_you_mean(self.mask_key, data)
-                raise MissingKeyError(f"{self.title} has no mask {self.mask_key!r} in the data {sorted(data)}.{hint}")
-            mask = Mask(self.title, self.mask_key, data[self.mask_key], nsteps)
-        columns = self._columns(read, nsteps, mask)
-        masks = {} if mask is None else {self.mask_key or "": mask.counts}
-        series.check_batches(self.title, {**read, **starts, **masks}, starts)
+        read = self._read(data, starts)
+        deep = self._deep_keys()
+        for key, value in read.items():
+            series.check_series(self.title, key, value, nsteps, key in deep)
+        mask = None if self.mask_key is None else Mask(self.title, self.mask_key, data, nsteps)
+        masks = {} if mask is None else {mask.key: mask.counts}
+        series.check_batches(self.title, {**starts, **read, **masks}, starts)
+        if mask is not None:
+            read = {key: mask.held(value) for key, value in read.items()}
+        columns = self._columns(read, nsteps)
         roll_out = RollOut(self, self._calls(starts), columns, self.written, kept, nsteps, mask and mask.columns)
         found, _ = roll_out.run(Moment(starts, Windows(self).starts()))
         return {**data, **{key: series.stacked(self.title, key, found[key]) for key in kept}}
@@ -176,16 +176,14 @@ class System(nn.Module, Drawable, Inner, metaclass=StrictOptions):
                     start = f" It is a state: give its start, {state}." if key in self.written else ""
                     raise MissingKeyError(f"{node.title} reads {key!r}, the data holds {sorted(data)}.{hint}{start}")
 
-    def _columns(self, read: Data, nsteps: int, mask: Mask | None) -> dict[str, list[Tensor]]:
+    def _read(self, data: Mapping[str, Tensor], states: Collection[str]) -> Data:
+        """What the nodes read from outside, states apart."""
+        keys = dict.fromkeys(key for node in self.nodes for key in node.input_keys)
+        return {key: data[key] for key in keys if key in data and key not in states}
+
+    def _columns(self, read: Data, nsteps: int) -> dict[str, list[Tensor]]:
         """For every key that comes from outside the list of its entries in time."""
-        deep = self._deep_keys()
-        columns = {}
-        for key, value in read.items():
-            # The wrong rank is told before a mask is laid over it.
-            columns[key] = series.entries(self.title, key, value, nsteps, key in deep)
-            if mask is not None and value.ndim > 2:
-                columns[key] = list(mask.held(value).unbind(1))
-        return columns
+        return {key: series.entries(value, nsteps) for key, value in read.items()}
 
     def _deep_keys(self) -> set[str]:
         """The keys whose entry in time may be a series for a System among the nodes."""
@@ -216,7 +214,7 @@ class System(nn.Module, Drawable, Inner, metaclass=StrictOptions):
         data = self._dict(data)
         self._require(data, "(batch, features)")
         states = {key: series.entry(self.title, key, data[key]) for key in self.written if key in data}
-        read = {key: data[key] for node in self.nodes for key in node.input_keys if key in data and key not in states}
+        read = self._read(data, states)
         columns = self._step_columns(read)
         series.check_batches(self.title, {**read, **states}, states)
         roll_out = RollOut(self, self._calls(states), columns, self.written, self.written, 1)
