@@ -166,9 +166,14 @@ def test_masked_samples_equal_each_sample_alone_at_its_length(seed, lengths, rec
 def drawing_system(**options):
     """A loop whose nodes draw random numbers: gates once a roll-out, dropout at every step."""
     torch.manual_seed(0)
-    policy = nn.Sequential(slim.maps["l0"](3, 8), nn.Dropout(0.4), nn.Tanh(), slim.maps["orthogonal"](8, 8), nn.Linear(8, 3))
+    policy = nn.Sequential(
+        slim.maps["l0"](3, 8), nn.Dropout(0.4), nn.Tanh(), slim.maps["orthogonal"](8, 8), nn.Linear(8, 3)
+    )
     plant = slim.maps["softSVD"](3, 3)
-    nodes = [Node(policy, ["x"], ["u"], name="policy"), Node(lambda x, u: plant(x) + u, ["x", "u"], ["x"], name="plant")]
+    nodes = [
+        Node(policy, ["x"], ["u"], name="policy"),
+        Node(lambda x, u: plant(x) + u, ["x", "u"], ["x"], name="plant"),
+    ]
     nodes[1].plant = plant
     return System(nodes, nsteps=23, **options).double()
 
@@ -322,6 +327,35 @@ def test_windows_are_as_before_after_a_recomputing_backward_pass():
     assert window.history["u"] is marked
 
 
+# ---- compiled -------------------------------------------------------------------------------------------------------
+
+
+def test_compiled_steps_have_the_same_numbers_and_gradients_and_compile_once_for_a_shape():
+    policy = Node(nn.Sequential(slim.maps["l0"](4, 2), nn.Tanh()), ["x"], ["u"], name="policy")
+    plant = MovingHorizon(Node(Mix(8, 4), ["x", "u", "r"], ["x"], name="plant"), 1)
+    plant.module.callable.linear = slim.maps["orthogonal"](8, 4)
+    system = System([policy, plant], nstep_key="r", mask_key="m", keep=["x"]).double()
+    x = torch.randn(3, 1, 4, dtype=f64, requires_grad=True)
+    mask = torch.arange(9) < torch.tensor([[9], [4], [7]])
+    batch = {"x": x, "r": torch.randn(3, 9, 2, dtype=f64), "m": mask}
+
+    def results(system):
+        torch.manual_seed(3)
+        out = system(batch)["x"]
+        return [out, *torch.autograd.grad(out.square().sum(), [x, *system.parameters()])]
+
+    eager = results(system)
+    system.compile(3, backend="aot_eager")
+    compiled = torch._dynamo.utils.counters["stats"]
+    compiled.clear()
+    for twin in (system, system, pickle.loads(pickle.dumps(system))):
+        for a, b in zip(results(twin), eager, strict=True):
+            torch.testing.assert_close(a, b, **exact)
+    assert compiled["unique_graphs"] == 2  # The system's own and that of the unpickled one.
+    system.compile(None)
+    assert all(torch.equal(a, b) for a, b in zip(results(system), eager, strict=True))
+
+
 # ---- one step -------------------------------------------------------------------------------------------------------
 
 
@@ -371,7 +405,9 @@ def test_a_system_within_a_system_is_a_fast_loop_in_a_slow_one():
     assert "fast" in "".join(str(label) for _, label in system.to_networkx().nodes(data="label"))
     with pytest.raises(ShapeError) as caught:
         System([policy, fast], nsteps=4)({**data, "w": data["w"][:, :, :2]})
-    assert "runs 3 steps, but 'w'" in str(caught.value) and "in system 'fast', at step 0 of 4" in caught.value.__notes__[0]
+    assert (
+        "runs 3 steps, but 'w'" in str(caught.value) and "in system 'fast', at step 0 of 4" in caught.value.__notes__[0]
+    )
 
 
 def test_one_system_of_a_problem_reads_what_another_has_kept():
@@ -412,10 +448,12 @@ def assigned():
         (lambda: System([add], checkpoint_every=1.5), OptionError, "whole number for checkpoint_every, got 1.5"),
         (lambda: System([add], truncate_every=-3), OptionError, "truncate_every >= 1, got truncate_every=-3"),
         (lambda: System([add], truncate_evry=3), UnknownOptionError, "Did you mean 'truncate_every'"),
+        (lambda: System([add], checkpoint_every=2).compile(), OptionError, "checkpoint_every=2: not compiled"),
+        (lambda: System([add]).compile(0), OptionError, "System needs steps >= 1, got steps=0"),
         (lambda: MovingHorizon(add, True), OptionError, "whole number for ndelay, got True"),
         (lambda: System([add], nstep_key="u")({"x": x0, "u": u5[:, :0]}), ShapeError, r"\(2, 0, 1\) has no entry in time"),
         (lambda: System([add], nstep_key="u")({"x": x0, "u": [1.0]}), DtypeError, "reads 'u' as a tensor; got list"),
-        (lambda: System([add], nsteps=2)({"x": 0.0, "u": u5}), DtypeError, r"'x' as a tensor; got float. Write torch.as_te"),
+        (lambda: System([add], nsteps=2)({"x": 0.0, "u": u5}), DtypeError, r"'x' as a tensor; got float. Write torch"),
         (lambda: System([add], nsteps=2)({"x": x0, "u": u5[None]}), ShapeError, r"reads 'u' as .*; got \(1, 2, 5, 1\)"),
         (lambda: System([add], nsteps=2)({"x": x0, "u": torch.zeros(3, 5, 1)}), ShapeError,
          r"a System needs one batch size: 'x' is \(2, 1\) float32, 'u' is \(3, 5, 1\) float32"),
@@ -423,14 +461,16 @@ def assigned():
         (lambda: masked(torch.ones(2, 5, 2)), ShapeError, r"mask 'm' as \(batch, time\) or .*; got \(2, 5, 2\)"),
         (lambda: masked(torch.ones(5)), ShapeError, r"mask 'm' as \(batch, time\) or .*; got \(5,\)"),
         (lambda: masked(torch.ones(2, 4)), ShapeError, r"runs 5 steps, but its mask 'm' of shape \(2, 4\) has 4"),
-        (lambda: masked(torch.ones(3, 5)), ShapeError, r"one batch size: 'x' is \(2, 1\) float32, 'm' is \(3, 5\) bool"),
+        (lambda: masked(torch.ones(3, 5)), ShapeError, 
+         r"one batch size: 'x' is \(2, 1\) float32, 'm' is \(3, 5\) bool"),
         (lambda: masked([1, 1]), DtypeError, "reads 'm' as a tensor; got list"),
         (lambda: masked(torch.tensor([[1, 0, 1, 1, 1]] * 2)), ShapeError, "here a 1 follows a 0"),
         (lambda: SystemPreview([add], {"u": ["add"]}, mask_key="m", pad_mode="circular"), OptionError,
          "pad_mode='replicate'; got 'circular'"),
         (lambda: System([add]).step(data), ShapeError,
          r"a step of a System reads 'x' as \(batch, features\); got \(2, 1, 1\). Write data\['x'\]\[:, i\]"),
-        (lambda: System([add]).step({"u": u5[:, 0]}), MissingKeyError, r"It is a state: give its start, \(batch, features\)"),
+        (lambda: System([add]).step({"u": u5[:, 0]}), MissingKeyError,
+         r"It is a state: give its start, \(batch, features\)"),
         (lambda: System([add]).step(x0), OptionError, r"takes a dict of tensors; got \(2, 1, 1\)"),
         (lambda: SystemPreview([add], {"u": ["add"]}).step({"x": x0[:, 0], "u": u5[:, :3]}), ShapeError,
          r"reads 'u', now and ahead, as \(batch, 2, features\); got \(2, 3, 1\)"),

@@ -65,14 +65,17 @@ class RollOut:
     def run(self, start: Moment) -> tuple[dict[str, list[Tensor]], Moment]:
         """The kept outputs as columns, a state with its start first, and the moment at the end."""
         series = {key: [start.states[key]] if key in start.states else [] for key in self.kept}
-        moment, every = start, self.system.checkpoint_every
+        moment, every, compiled = start, self.system.checkpoint_every, self.system.compiled
         recompute = every is not None and torch.is_grad_enabled()
         with materialized(self.system):
             built = None
-            for first, stop in self._pieces(every if recompute else None):
+            for first, stop in self._pieces(every if recompute else compiled and compiled.steps):
                 if first and self.system.truncate_every and first % self.system.truncate_every == 0:
                     moment = moment.cut()
-                if recompute and first:
+                if compiled and first and stop - first == compiled.steps:
+                    built = built or Built(self.system)
+                    gathered, moment = self._compiled(built, moment, first, stop)
+                elif recompute and first:
                     # What the first step has built serves all pieces; a function under checkpoint would build anew.
                     built = built or Built(self.system)
                     piece: Any = checkpoint(self._rebuilt, built, moment, first, stop, use_reentrant=False)
@@ -83,16 +86,29 @@ class RollOut:
                     series[key] += column
         return series, moment
 
-    def _pieces(self, recompute_every: int | None) -> list[tuple[int, int]]:
-        """The steps in stretches, first and stop of each."""
-        bounds = {0, self.nsteps}
-        for every in (recompute_every, self.system.truncate_every):
-            bounds.update(range(0, self.nsteps, every) if every else ())
-        if recompute_every:
-            # The first step is stored, not recomputed: maps are built there.
-            bounds.add(1)
+    def _pieces(self, every: int | None) -> list[tuple[int, int]]:
+        """The steps in stretches of `every`, first and stop of each."""
+        bounds = {0, self.nsteps, *range(0, self.nsteps, self.system.truncate_every or self.nsteps)}
+        if every:
+            # The first step stands alone: maps are built there, to be used in all pieces.
+            bounds.update(range(1, self.nsteps, every))
         ordered = sorted(bounds)
         return list(zip(ordered, ordered[1:], strict=False))
+
+    def _compiled(self, built: Built, start: Moment, first: int, stop: int) -> tuple[dict[str, list[Tensor]], Moment]:
+        """As `piece`, by the system's compiled steps."""
+        run = self.system.compiled.function(self.system, self.calls, list(start.states), self.kept)
+        given = {key: column[first:stop] for key, column in self.given.items()}
+        windows = Windows(self.system)
+        before = windows.held()
+        try:
+            with built.again(compiled=True):
+                found, states, held = run(
+                    given, start.states, start.windows, self.counts and self.counts[first:stop], stop - first
+                )
+        finally:
+            windows.put(before)
+        return found, Moment(states, held)
 
     def _rebuilt(self, built: Built, start: Moment, first: int, stop: int) -> tuple[dict[str, list[Tensor]], Moment]:
         with built.again():

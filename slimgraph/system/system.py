@@ -16,16 +16,17 @@ from slimgraph.errors import MissingKeyError, OptionError, OverwriteError, Stric
 from slimgraph.node import describe, key_names, node_list
 from slimgraph.slim import materialized
 from slimgraph.slim.linear.functions import whole_number
-from slimgraph.system import picture, series
+from slimgraph.system import series
+from slimgraph.system.as_node import AsNode
+from slimgraph.system.compiled import CompiledSteps
 from slimgraph.system.horizon import Windows
-from slimgraph.system.inner import Inner
 from slimgraph.system.mask import Mask
 from slimgraph.system.rollout import Moment, RollOut
 
 Data = dict[str, Tensor]
 
 
-class System(nn.Module, Drawable, Inner, metaclass=StrictOptions):
+class System(nn.Module, AsNode, Drawable, metaclass=StrictOptions):
     """Nodes rolled out for `nsteps` steps of time; time and memory are linear in the number of steps.
 
     A key that is read and written is a state: the data give its start as one entry, `(batch, 1, features)`, and it
@@ -42,7 +43,7 @@ class System(nn.Module, Drawable, Inner, metaclass=StrictOptions):
     `mask_key` names a mask, `(batch, time)` or `(batch, time, 1)`, 1 up to each sample's length and 0 after it: from
     there on states stay as they are, other outputs are 0, and what stands in the padding is never read.
 
-    A System among the nodes runs all its own steps within each step; see `Inner`.
+    A System among the nodes runs all its own steps within each step; see `AsNode`.
 
     Calling it gives a new dict, the data with the outputs. Raises WiringError for neither nsteps nor `nstep_key`,
     ShapeError (key, length, step) for a series too short, and for batch sizes that differ, CycleError for feedback
@@ -84,6 +85,7 @@ class System(nn.Module, Drawable, Inner, metaclass=StrictOptions):
                 ("truncate_every", truncate_every),
             )
         )
+        self.compiled: CompiledSteps | None = None
         wiring.names(nodes)
         self.written = list(wiring.writers(nodes))
         self.keep = self.output_keys = self._kept(keep)
@@ -197,6 +199,19 @@ class System(nn.Module, Drawable, Inner, metaclass=StrictOptions):
     def _reads_of(self, node: Any) -> list[str]:
         return node.input_keys
 
+    def compile(self, steps: int | None = 10, **options: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """From now on roll-outs run `steps` steps at a time compiled, with `options` for `torch.compile`.
+
+        The first step, and the last ones where they are fewer, run as always. Compiling takes time at the first roll-out,
+        and again for a new shape; numbers and gradients agree up to rounding. `compile(None)` undoes it. Raises OptionError
+        together with `checkpoint_every`.
+        """
+        if steps is not None and self.checkpoint_every is not None:
+            raise OptionError(
+                f"{self.title} recomputes its steps, checkpoint_every={self.checkpoint_every}: not compiled"
+            )
+        self.compiled = None if steps is None else CompiledSteps(whole_number(self, "steps", steps), options)
+
     # ---- one step ---------------------------------------------------------------------------------------------------
 
     def step(self, data: Mapping[str, Tensor]) -> Data:
@@ -232,38 +247,3 @@ class System(nn.Module, Drawable, Inner, metaclass=StrictOptions):
         """Forget what windows hold from earlier calls of `step`."""
         windows = Windows(self)
         windows.put(windows.starts())
-
-    # ---- as a node --------------------------------------------------------------------------------------------------
-
-    @property
-    def title(self) -> str:
-        """What errors call it."""
-        return f"system {self.name!r}" if self.name else "a System"
-
-    def node(self, name: str) -> Any:
-        """The node of that name. Raises UnknownOptionError with the nearest one."""
-        return wiring.find(self.nodes, name)
-
-    def freeze(self) -> None:
-        """Its parameters are no longer trained."""
-        self.requires_grad_(False)
-
-    def unfreeze(self) -> None:
-        """Its parameters are trained again."""
-        self.requires_grad_(True)
-
-    def places(self, label: str) -> list[str]:
-        """The ids of its nodes in a graph where it stands under `label`."""
-        return [f"{label}/{name}" for name in wiring.names(self.nodes)]
-
-    def inner_graph(self, label: str) -> tuple[Any, dict[str, list[str]], dict[str, str]]:
-        """Its nodes as a graph in one cluster; the readers of each outside key, the writer of each output."""
-        return picture.inner_graph(self, label)
-
-    def to_networkx(self) -> Any:
-        """The system between its keys, opened, as a networkx MultiDiGraph."""
-        return wiring.to_networkx([self])
-
-    def __repr__(self) -> str:
-        nodes = "".join(f"\n  {node!r}" for node in self.nodes)
-        return f"{self.name or 'System'}, nsteps from {self.nsteps or self.nstep_key!r}:{nodes}"

@@ -79,13 +79,16 @@ class Built:
         self.by_map = {m: dict(vars(m)["effective_W"].built) for m in maps}
 
     @contextmanager
-    def again(self) -> Iterator[None]:
-        """Inside, every map uses what was built."""
+    def again(self, compiled: bool = False) -> Iterator[None]:
+        """Inside, every map uses what was built; `compiled`: within functions that torch.compile has made."""
         outer = [vars(m).pop("effective_W", None) for m in self.by_map]
         try:
             for m, built in self.by_map.items():
                 vars(m)["effective_W"] = once = _BuiltOnce(m)
                 once.built.update(built)
+                if compiled:
+                    # What `autograd_state` says while torch.compile reads the function.
+                    once.state = None, None
             yield
         finally:
             for m, built in zip(self.by_map, outer, strict=True):
