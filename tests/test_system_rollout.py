@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -77,10 +79,13 @@ class Setting:
 
     def system(self, **options):
         nodes = [
-            Node(mix, reads, [f"k{k}"], name=f"n{k}") for k, (mix, reads) in enumerate(zip(self.mixes, self.reads))
+            Node(mix, reads, [f"k{k}"], name=f"n{k}")
+            for k, (mix, reads) in enumerate(zip(self.mixes, self.reads, strict=True))
         ]
-        nodes = [node if delay == 1 else MovingHorizon(node, delay) for node, delay in zip(nodes, self.delays)]
-        seers = [node.name for node, ahead in zip(nodes, self.ahead) if ahead]
+        nodes = [
+            node if delay == 1 else MovingHorizon(node, delay) for node, delay in zip(nodes, self.delays, strict=True)
+        ]
+        seers = [node.name for node, ahead in zip(nodes, self.ahead, strict=True) if ahead]
         return SystemPreview(nodes[::-1], {"u": seers}, nsteps=self.nsteps, **options)
 
     def by_hand(self, truncate_every=None):
@@ -95,7 +100,7 @@ class Setting:
                 pasts = [{key: [x.detach() for x in past] for key, past in p.items()} for p in pasts]
             now = {"u": u[:, i], "c": self.data["c"], **state}
             fresh = {}
-            for k, (mix, reads) in enumerate(zip(self.mixes, self.reads)):
+            for k, (mix, reads) in enumerate(zip(self.mixes, self.reads, strict=True)):
                 inputs = []
                 for key in reads:
                     past = pasts[k][key] = [*pasts[k][key], now[key]][-self.delays[k] :]
@@ -130,7 +135,7 @@ def assert_same(ours, theirs, leaves):
 every = st.one_of(st.none(), st.integers(1, 12))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 9), st.integers(1, 3), every, every)
 def test_random_nodes_with_feedback_equal_the_loop_by_hand(seed, nsteps, batch, recompute, cut):
     setting = Setting(seed, nsteps, batch)
@@ -332,12 +337,11 @@ def test_windows_are_as_before_after_a_recomputing_backward_pass():
 
 def test_compiled_steps_have_the_same_numbers_and_gradients_and_compile_once_for_a_shape():
     policy = Node(nn.Sequential(slim.maps["l0"](4, 2), nn.Tanh()), ["x"], ["u"], name="policy")
-    plant = MovingHorizon(Node(Mix(8, 4), ["x", "u", "r"], ["x"], name="plant"), 1)
-    plant.module.callable.linear = slim.maps["orthogonal"](8, 4)
+    plant = MovingHorizon(Node(Mix(16, 4), ["x", "u", "r"], ["x"], name="plant"), 2)
     system = System([policy, plant], nstep_key="r", mask_key="m", keep=["x"]).double()
     x = torch.randn(3, 1, 4, dtype=f64, requires_grad=True)
-    mask = torch.arange(9) < torch.tensor([[9], [4], [7]])
-    batch = {"x": x, "r": torch.randn(3, 9, 2, dtype=f64), "m": mask}
+    mask = torch.arange(6) < torch.tensor([[6], [3], [5]])
+    batch = {"x": x, "r": torch.randn(3, 6, 2, dtype=f64), "m": mask}
 
     def results(system):
         torch.manual_seed(3)
@@ -345,15 +349,35 @@ def test_compiled_steps_have_the_same_numbers_and_gradients_and_compile_once_for
         return [out, *torch.autograd.grad(out.square().sum(), [x, *system.parameters()])]
 
     eager = results(system)
-    system.compile(3, backend="aot_eager")
-    compiled = torch._dynamo.utils.counters["stats"]
-    compiled.clear()
-    for twin in (system, system, pickle.loads(pickle.dumps(system))):
-        for a, b in zip(results(twin), eager, strict=True):
+    system.compile(2, backend="aot_eager")
+    graphs = torch._dynamo.utils.counters["stats"]
+    graphs.clear()
+    for _ in range(2):
+        for a, b in zip(results(system), eager, strict=True):
             torch.testing.assert_close(a, b, **exact)
-    assert compiled["unique_graphs"] == 2  # The system's own and that of the unpickled one.
+    assert graphs["unique_graphs"] == 1
     system.compile(None)
     assert all(torch.equal(a, b) for a, b in zip(results(system), eager, strict=True))
+
+
+def test_copies_and_pickles_of_a_compiled_system_compile_for_themselves():
+    system = System([Node(torch.sin, ["x"], ["x"])], nsteps=5)
+    start = {"x": torch.ones(1, 1, 1)}
+    eager = system(start)["x"]
+    system.compile(2, backend="eager")
+    for _ in range(2):
+        torch.testing.assert_close(system(start)["x"], eager)
+        assert system.compiled.made
+        system = pickle.loads(pickle.dumps(copy.deepcopy(system)))
+        assert system.compiled.steps == 2 and not system.compiled.made
+
+
+def test_the_code_of_the_page_about_roll_outs_runs():
+    page = (Path(__file__).parent.parent / "docs" / "roll-outs.md").read_text()
+    names = {}
+    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(code, names)
+    assert names["x_end"].shape == (8, 2)
 
 
 # ---- one step -------------------------------------------------------------------------------------------------------
@@ -448,12 +472,13 @@ def assigned():
         (lambda: System([add], checkpoint_every=1.5), OptionError, "whole number for checkpoint_every, got 1.5"),
         (lambda: System([add], truncate_every=-3), OptionError, "truncate_every >= 1, got truncate_every=-3"),
         (lambda: System([add], truncate_evry=3), UnknownOptionError, "Did you mean 'truncate_every'"),
-        (lambda: System([add], checkpoint_every=2).compile(), OptionError, "checkpoint_every=2: not compiled"),
+        (lambda: System([add], checkpoint_every=2).compile(), OptionError, "checkpoint_every=2, so they are not"),
         (lambda: System([add]).compile(0), OptionError, "System needs steps >= 1, got steps=0"),
         (lambda: MovingHorizon(add, True), OptionError, "whole number for ndelay, got True"),
-        (lambda: System([add], nstep_key="u")({"x": x0, "u": u5[:, :0]}), ShapeError, r"\(2, 0, 1\) has no entry in time"),
+        (lambda: System([add], nstep_key="u")({"x": x0, "u": u5[:, :0]}), ShapeError,
+         r"\(2, 0, 1\) has no entry in time"),
         (lambda: System([add], nstep_key="u")({"x": x0, "u": [1.0]}), DtypeError, "reads 'u' as a tensor; got list"),
-        (lambda: System([add], nsteps=2)({"x": 0.0, "u": u5}), DtypeError, r"'x' as a tensor; got float. Write torch"),
+        (lambda: System([add], nsteps=2)({"x": 0.0, "u": u5}), DtypeError, "'x' as a tensor; got float"),
         (lambda: System([add], nsteps=2)({"x": x0, "u": u5[None]}), ShapeError, r"reads 'u' as .*; got \(1, 2, 5, 1\)"),
         (lambda: System([add], nsteps=2)({"x": x0, "u": torch.zeros(3, 5, 1)}), ShapeError,
          r"a System needs one batch size: 'x' is \(2, 1\) float32, 'u' is \(3, 5, 1\) float32"),
@@ -461,7 +486,7 @@ def assigned():
         (lambda: masked(torch.ones(2, 5, 2)), ShapeError, r"mask 'm' as \(batch, time\) or .*; got \(2, 5, 2\)"),
         (lambda: masked(torch.ones(5)), ShapeError, r"mask 'm' as \(batch, time\) or .*; got \(5,\)"),
         (lambda: masked(torch.ones(2, 4)), ShapeError, r"runs 5 steps, but its mask 'm' of shape \(2, 4\) has 4"),
-        (lambda: masked(torch.ones(3, 5)), ShapeError, 
+        (lambda: masked(torch.ones(3, 5)), ShapeError,
          r"one batch size: 'x' is \(2, 1\) float32, 'm' is \(3, 5\) bool"),
         (lambda: masked([1, 1]), DtypeError, "reads 'm' as a tensor; got list"),
         (lambda: masked(torch.tensor([[1, 0, 1, 1, 1]] * 2)), ShapeError, "here a 1 follows a 0"),

@@ -16,9 +16,9 @@ class AsNode(nn.Module):
     """What a System answers as a node, of another System too.
 
     Within each step of the outer one it runs all its own steps. A state begins at the present entry; another input
-    `(batch, features)` is constant over the inner steps, and an outer series `(batch, time, inner time, features)` gives
-    the inner one a series at each outer step. The outer series gets the last entry of each output. Windows of the inner
-    one begin anew at each outer step.
+    `(batch, features)` is constant over the inner steps, and an outer series `(batch, time, inner time, features)`
+    gives the inner one a series at each outer step. The outer series gets the last entry of each output. Windows of
+    the inner one begin anew at each outer step.
     """
 
     name: str | None

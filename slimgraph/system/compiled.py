@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from slimgraph.system.horizon import Windows
+from slimgraph.system.mask import masked
 
 Calls = list[tuple[Any, list[str]]]
 
@@ -40,27 +41,25 @@ class CompiledSteps:
 def _steps(plan: list[Any], kept: list[str], windows: Windows) -> Callable[..., Any]:
     """The steps as a function of the given entries, the states, what windows hold, and the mask's entries."""
 
+    def step(fresh: dict[str, Tensor], now: dict[str, Tensor], counts: Tensor | None) -> dict[str, Tensor]:
+        for call, reads, writes, named in plan:
+            result = call(*[now[key] if key in now else fresh[key] for key in reads])
+            results = [result] if isinstance(result, Tensor) and len(writes) == 1 else named(result).values()
+            for key, value in zip(writes, results, strict=True):
+                fresh[key] = value if counts is None else masked(counts, value, now.get(key))
+        return fresh
+
     def steps(
         given: dict[str, list[Tensor]], now: dict[str, Tensor], histories: Any, counts: list[Tensor] | None, length: int
     ) -> Any:
         windows.put(histories)
         found: dict[str, list[Tensor]] = {key: [] for key in kept}
         for i in range(length):
-            fresh: dict[str, Tensor] = {key: column[i] for key, column in given.items()}
-            after: dict[str, Tensor] = {}
-            for call, reads, writes, named in plan:
-                result = call(*[now[key] if key in now else fresh[key] for key in reads])
-                results = [result] if isinstance(result, Tensor) and len(writes) == 1 else named(result).values()
-                for key, value in zip(writes, results, strict=True):
-                    if counts is not None:
-                        counted = counts[i].reshape(len(counts[i]), *[1] * (value.ndim - 1))
-                        value = torch.where(counted, value, now[key] if key in now else value.new_zeros(()))
-                    fresh[key] = value
-                    if key in now:
-                        after[key] = value
-                    if key in found:
-                        found[key].append(value)
-            now = after
+            entries = {key: column[i] for key, column in given.items()}
+            results = step(entries, now, None if counts is None else counts[i])
+            for key in kept:
+                found[key].append(results[key])
+            now = {key: results[key] for key in now}
         return found, now, windows.held()
 
     return steps

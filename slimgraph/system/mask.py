@@ -50,15 +50,19 @@ class Mask:
         return series[:, : counts.shape[1]].take_along_dim(last, 1)
 
 
+def masked(counts: Tensor, value: Tensor, state: Tensor | None) -> Tensor:
+    """`value` where the step counts, `(batch, 1)`; elsewhere the state as it was, or 0 for what is no state."""
+    counts = counts.reshape(len(counts), *[1] * (value.ndim - 1))
+    return torch.where(counts, value, value.new_zeros(()) if state is None else state)
+
+
 class MaskedWrite:
-    """Appends to a column: where a step does not count a state stays as it is and another output is 0."""
+    """Appends to a column what the mask leaves of each value."""
 
     def __init__(self, column: Any, counts: list[Tensor], is_state: bool) -> None:
         self.column, self.counts, self.is_state, self.step = column, counts, is_state, 0
 
     def __call__(self, value: Tensor) -> None:
-        counts = self.counts[self.step]
-        counts = counts.reshape(len(counts), *[1] * (value.ndim - 1))
-        otherwise = self.column[self.step] if self.is_state else value.new_zeros(())
-        self.column.append(torch.where(counts, value, otherwise))
+        state = self.column[self.step] if self.is_state else None
+        self.column.append(masked(self.counts[self.step], value, state))
         self.step += 1

@@ -88,10 +88,12 @@ class RollOut:
 
     def _pieces(self, every: int | None) -> list[tuple[int, int]]:
         """The steps in stretches of `every`, first and stop of each."""
-        bounds = {0, self.nsteps, *range(0, self.nsteps, self.system.truncate_every or self.nsteps)}
+        stretch = self.system.truncate_every or self.nsteps
+        bounds = {0, self.nsteps, *range(0, self.nsteps, stretch)}
         if every:
-            # The first step stands alone: maps are built there, to be used in all pieces.
-            bounds.update(range(1, self.nsteps, every))
+            for cut in range(0, self.nsteps, stretch):
+                # The first step stands alone: maps are built there, to be used in all pieces.
+                bounds.update(range(cut or 1, min(cut + stretch, self.nsteps), every))
         ordered = sorted(bounds)
         return list(zip(ordered, ordered[1:], strict=False))
 

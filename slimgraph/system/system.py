@@ -26,7 +26,7 @@ from slimgraph.system.rollout import Moment, RollOut
 Data = dict[str, Tensor]
 
 
-class System(nn.Module, AsNode, Drawable, metaclass=StrictOptions):
+class System(AsNode, Drawable, metaclass=StrictOptions):
     """Nodes rolled out for `nsteps` steps of time; time and memory are linear in the number of steps.
 
     A key that is read and written is a state: the data give its start as one entry, `(batch, 1, features)`, and it
@@ -199,17 +199,16 @@ class System(nn.Module, AsNode, Drawable, metaclass=StrictOptions):
     def _reads_of(self, node: Any) -> list[str]:
         return node.input_keys
 
-    def compile(self, steps: int | None = 10, **options: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def compile(self, steps: int | None = 10, **options: Any) -> None:  # pyright: ignore
         """From now on roll-outs run `steps` steps at a time compiled, with `options` for `torch.compile`.
 
-        The first step, and the last ones where they are fewer, run as always. Compiling takes time at the first roll-out,
-        and again for a new shape; numbers and gradients agree up to rounding. `compile(None)` undoes it. Raises OptionError
-        together with `checkpoint_every`.
+        The first step, and the last ones where they are fewer, run as always. Compiling takes time at the first
+        roll-out, and again for a new shape; numbers and gradients agree up to rounding. `compile(None)` undoes it.
+        Raises OptionError together with `checkpoint_every`.
         """
         if steps is not None and self.checkpoint_every is not None:
-            raise OptionError(
-                f"{self.title} recomputes its steps, checkpoint_every={self.checkpoint_every}: not compiled"
-            )
+            recomputes = f"recomputes its steps, checkpoint_every={self.checkpoint_every}"
+            raise OptionError(f"{self.title} {recomputes}, so they are not compiled; leave out one of the two")
         self.compiled = None if steps is None else CompiledSteps(whole_number(self, "steps", steps), options)
 
     # ---- one step ---------------------------------------------------------------------------------------------------
