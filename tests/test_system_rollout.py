@@ -337,7 +337,7 @@ def test_windows_are_as_before_after_a_recomputing_backward_pass():
 
 def test_compiled_steps_have_the_same_numbers_and_gradients_and_compile_once_for_a_shape():
     policy = Node(nn.Sequential(slim.maps["l0"](4, 2), nn.Tanh()), ["x"], ["u"], name="policy")
-    plant = MovingHorizon(Node(Mix(16, 4), ["x", "u", "r"], ["x"], name="plant"), 2)
+    plant = MovingHorizon(Node(Mix(8, 4), ["x", "u", "r"], ["x"], name="plant"), 1)
     system = System([policy, plant], nstep_key="r", mask_key="m", keep=["x"]).double()
     x = torch.randn(3, 1, 4, dtype=f64, requires_grad=True)
     mask = torch.arange(6) < torch.tensor([[6], [3], [5]])
