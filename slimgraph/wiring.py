@@ -269,7 +269,7 @@ def select(nodes: Sequence[Any], outputs: Iterable[str]) -> list[int]:
     needed, kept = set(outputs), []
     for place in reversed(range(len(nodes))):
         node = nodes[place]
-        given = {*getattr(node, "keep", node.output_keys)}
+        given = {*node.output_keys}
         if needed.isdisjoint(given):
             continue
         kept.append(place)

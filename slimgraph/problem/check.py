@@ -63,7 +63,7 @@ def _unread_and_overwritten(problem: Any, batch: Mapping[str, Any]) -> list[str]
         unread.difference_update(node.input_keys)
         if isinstance(node, System):
             # What the data hold of its outputs are their first entries.
-            unread.difference_update((key for inner in node.nodes for key in inner.input_keys), node.output_keys)
+            unread.difference_update((key for inner in node.nodes for key in inner.input_keys), node.written)
             unread.discard(node.nstep_key)
         for key in node.output_keys:
             if key in unread:

@@ -54,7 +54,7 @@ class Subgraph(nn.Module, Drawable, metaclass=StrictOptions):
         self._checked: set[frozenset[str]] = set()
 
     def _check_outputs(self, nodes: list[Any]) -> None:
-        given = {key for node in nodes for key in getattr(node, "keep", node.output_keys)}
+        given = {key for node in nodes for key in node.output_keys}
         for key in self.output_keys:
             if key not in given:
                 text = f"no node gives {key!r}; the nodes give {sorted(given)}."

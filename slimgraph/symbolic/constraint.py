@@ -19,6 +19,7 @@ from slimgraph.symbolic.expression import Variable
 from slimgraph.symbolic.latex import latex
 from slimgraph.symbolic.leaves import as_expression
 from slimgraph.symbolic.operators import is_asked_by_torch_compile
+from slimgraph.symbolic.planned import constant_when_compiled
 from slimgraph.symbolic.term import Term, weight_latex, weight_text
 from slimgraph.symbolic.walk import Operation
 
@@ -96,7 +97,7 @@ class Constraint(Term):
         return self.weighed(loss), value, violation
 
     # torch.compile lets Python answer this, as it cannot trace a walk over the expressions.
-    @torch.compiler.assume_constant_result
+    @constant_when_compiled
     def _both_read_data(self) -> bool:
         return bool(self.left.keys and self.right.keys)
 

@@ -15,7 +15,7 @@ from slimgraph.doors import Drawable
 from slimgraph.errors import ExpressionError, MissingKeyError, OptionError, StrictOptions, did_you_mean
 from slimgraph.symbolic.derivative import gradient, require_grad
 from slimgraph.symbolic.expression import Variable
-from slimgraph.symbolic.planned import Planned
+from slimgraph.symbolic.planned import Planned, constant_when_compiled
 
 
 def checked_weight(weight: Any, who: str) -> Any:
@@ -70,7 +70,7 @@ class Term(Planned, Drawable, metaclass=StrictOptions):
         return self.name or self._text()
 
     # As with the plan: torch.compile cannot trace how a text is made.
-    @torch.compiler.assume_constant_result
+    @constant_when_compiled
     def _text(self) -> str:
         return str(self)
 
