@@ -1,4 +1,4 @@
-"""The pages about the maps: the table is the registry's own, the lines of code run."""
+"""The pages of docs: the table of maps is the registry's own, the lines of code run and print what the pages show."""
 
 from __future__ import annotations
 
@@ -63,3 +63,10 @@ def test_the_code_of_the_table_of_maps_runs(capsys):
     (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "maps.md").read_text(), re.DOTALL)
     exec(code, {})
     assert capsys.readouterr().out == "('OrthogonalLinear',)\n('SpectralLinear',)\nFalse\n"
+
+
+def test_the_code_of_the_page_on_infeasibility_prints_what_it_shows(capsys):
+    page = (DOCS / "infeasibility.md").read_text()
+    (code, shown) = re.search(r"```python\n(.*?)```\n\n((?:    .*\n)+)", page, re.DOTALL).groups()
+    exec(code, {})
+    assert capsys.readouterr().out.split("\n") == [line[4:] for line in shown.split("\n")]

@@ -1,4 +1,5 @@
 """Reports: which constraint is violated, by how much, how often and where."""
+
 from __future__ import annotations
 
 from slimgraph.report.report import TOLERANCE, ConstraintReport, Report
