@@ -67,6 +67,6 @@ def test_the_code_of_the_table_of_maps_runs(capsys):
 
 def test_the_code_of_the_page_on_infeasibility_prints_what_it_shows(capsys):
     page = (DOCS / "infeasibility.md").read_text()
-    (code, shown) = re.search(r"```python\n(.*?)```\n\n((?:    .*\n)+)", page, re.DOTALL).groups()
+    (code, shown) = re.search(r"```python\n(.*?)```\n\n((?:    [^\n]*\n)+)", page, re.DOTALL).groups()
     exec(code, {})
     assert capsys.readouterr().out.split("\n") == [line[4:] for line in shown.split("\n")]

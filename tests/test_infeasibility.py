@@ -229,7 +229,7 @@ def test_it_prints_at_most_100_columns_and_is_json():
         (lambda: explain_infeasibility(net([x <= 1]), data, free="x"), OptionError, r"a list of keys; got str: 'x'"),
         (lambda: explain_infeasibility(net([x <= 1]), {**data, "i": torch.arange(4)}, free=["i"]), DtypeError,
          "free='i' has the dtype torch.int64"),
-        (lambda: explain_infeasibility(net([x <= 1]), data, starts=1.5), OptionError, "number starts >= 1; got starts=1"),
+        (lambda: explain_infeasibility(net([x <= 1]), data, starts=1.5), OptionError, "starts >= 1; got starts=1.5"),
         (lambda: explain_infeasibility(net([x <= 1]), data, seed="a"), OptionError, "number seed >= 0; got seed='a'"),
         (lambda: explain_infeasibility(net([x <= 1]), data, tolerance=float("inf")), OptionError, "got tolerance=inf"),
         (lambda: explain_infeasibility(nn.Linear(1, 1), data), OptionError, "needs a Problem; got Linear"),
@@ -298,5 +298,7 @@ def test_a_part_of_what_a_node_in_a_system_gives_is_refused():
     both = Node(lambda x: (x, 2 * x), ["x"], ["u", "w"], name="both")
     plant = Node(lambda x, u: x + u, ["x", "u"], ["x"], name="plant")
     problem = Problem([System([both, plant], nsteps=2)], PenaltyLoss([], [x <= 1]))
-    with pytest.raises(OptionError, match=r"free=\['u'\] holds a part of what node 'both' in a System writes; add \['w"):
+    with pytest.raises(
+        OptionError, match=r"free=\['u'\] holds a part of what node 'both' in a System writes; add \['w"
+    ):
         explain_infeasibility(problem, {"x": torch.ones(2, 1, 1)}, free=["u"])
