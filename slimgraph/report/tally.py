@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from slimgraph.errors import OptionError, ShapeError
 from slimgraph.report.report import TOLERANCE, ConstraintReport, Report
 
 
@@ -48,6 +50,8 @@ class Tally:
                 continue
             # A constraint on the mean of a batch has one row in each.
             rows = value[:samples].flatten(1) if value.ndim > 1 else value.reshape(-1, 1)[:samples]
+            if not rows.numel():
+                raise ShapeError(f"constraint {name!r}, {constraint}, has no entries: shape {tuple(value.shape)}")
             self._keep_worst(name, constraint.comparator.violation(rows).amax(1), inputs)
             self.values[name].append(rows)
         for name in self.objectives:
@@ -81,9 +85,16 @@ class Tally:
         tolerance: float = TOLERANCE,
         parts: Sequence[Mapping[str, Any]] | None = None,
     ) -> Report:
-        """The report on all batches: of this tally, or of every rank where their `parts` are given."""
+        """The report on all batches: of this tally, or of every rank where their `parts` are given.
+
+        Raises OptionError for a tolerance below 0, and where no sample was counted.
+        """
+        if isinstance(tolerance, bool) or not isinstance(tolerance, Real) or not 0 <= tolerance < math.inf:
+            raise OptionError(f"a report needs a finite tolerance >= 0, got {tolerance!r}")
         parts = [self.part()] if parts is None else parts
         total = sum(part["samples"] for part in parts)
+        if not total:
+            raise OptionError("a report needs at least one sample, the data have none")
         constraints = [self._constraint(name, c, parts, tolerance) for name, c in self._named()]
         objectives = {name: sum(part["objectives"][name] for part in parts) / total for name in self.objectives}
         return Report(constraints, objectives, {name: e.item() for name, e in reg_errors.items()}, tolerance)
