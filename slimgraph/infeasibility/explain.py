@@ -91,5 +91,5 @@ def _check(problem: Any, data: Any, tolerance: Any, starts: Any, seed: Any) -> N
     for word, number, least in (("starts", starts, 1), ("seed", seed, 0)):
         if not isinstance(number, int) or isinstance(number, bool) or number < least:
             raise OptionError(f"{who} needs a whole number {word} >= {least}; got {word}={number!r}")
-    if not isinstance(tolerance, Real) or isinstance(tolerance, bool) or not 0 < tolerance < math.inf:
+    if not isinstance(tolerance, Real) or isinstance(tolerance, bool) or not 0 < float(tolerance) < math.inf:
         raise OptionError(f"{who} needs a finite number tolerance > 0; got tolerance={tolerance!r}")
