@@ -51,7 +51,7 @@ def make_problem(function, loss="lagrange", angle=0.0):
     constraints = [square >= (p / 2) ** 2 + MARGIN, square <= p**2 - MARGIN, x >= y + MARGIN]
     objectives = [FUNCTIONS[function](x, y).minimize(weight=SCALES[function], name="f")]
     if loss == "penalty":
-        made = PenaltyLoss(objectives, [10 * c for c in constraints])
+        made = PenaltyLoss(objectives, [30 * c for c in constraints])
     elif loss == "barrier":
         # Beyond the bound the tangent has the slope e^10, times the last weight 22: more than any multiplier here.
         made = BarrierLoss(objectives, constraints, barrier="log", upper_bound=10.0)
