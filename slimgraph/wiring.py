@@ -117,12 +117,18 @@ def order(
     return result
 
 
-def check_keys(nodes: Sequence[Keyed], data: Collection[str], terms: Iterable[Any] = ()) -> None:
+def check_keys(
+    nodes: Sequence[Keyed],
+    data: Collection[str],
+    terms: Iterable[Any] = (),
+    labels: Sequence[str] | None = None,
+) -> None:
     """Raises MissingKeyError for the first key that a node or term reads and neither `data` nor a node gives.
 
-    `nodes` stand in run order; a term is anything with `keys` and `label`.
+    `nodes` stand in run order and go by `labels`, their names in that order; a term is anything with `keys` and
+    `label`.
     """
-    held, labels = set(data), names(nodes)
+    held, labels = set(data), names(nodes) if labels is None else labels
     for label, node in zip(labels, nodes, strict=True):
         for key in node.input_keys:
             if key not in held:
@@ -134,7 +140,7 @@ def check_keys(nodes: Sequence[Keyed], data: Collection[str], terms: Iterable[An
                 raise MissingKeyError(_missing(f"{term.kind} {term.label!r}", key, data, nodes, labels))
 
 
-def _missing(who: str, key: str, data: Collection[str], nodes: Sequence[Keyed], labels: list[str]) -> str:
+def _missing(who: str, key: str, data: Collection[str], nodes: Sequence[Keyed], labels: Sequence[str]) -> str:
     produced = {k: label for label, node in zip(labels, nodes, strict=True) for k in node.output_keys}
     text = f"{who} reads {key!r}, the data holds {sorted(map(str, data))}"
     text += f" and the nodes give {sorted(produced)}." if produced else "."
@@ -194,14 +200,21 @@ def _signature(node: Keyed) -> str:
     return f"({', '.join(node.input_keys)}) -> ({', '.join(node.output_keys)})"
 
 
-def to_networkx(nodes: Sequence[Any], terms: Sequence[Any] = (), term_names: Sequence[str] = ()) -> nx.MultiDiGraph:
+def to_networkx(
+    nodes: Sequence[Any],
+    terms: Sequence[Any] = (),
+    term_names: Sequence[str] = (),
+    labels: Sequence[str] | None = None,
+) -> nx.MultiDiGraph:
     """Keys, nodes in run order and the terms that read them, as a networkx MultiDiGraph.
+
+    `labels` are the nodes' names in that order, for nodes that were declared in another.
 
     A node that can be opened, such as a System, stands as a cluster of its own nodes: `inner_graph(label)` gives them
     with the readers of each key that comes from outside and the writer of each that goes out.
     """
     diagram = _Diagram()
-    for label, node in zip(names(nodes), nodes, strict=True):
+    for label, node in zip(names(nodes) if labels is None else labels, nodes, strict=True):
         diagram.add_node(label, node)
     for number, (term, name) in enumerate(zip(terms, term_names, strict=True)):
         diagram.graph.add_node(f"term:{number}", kind=term.kind, label=f"{name}\n{term}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import importlib.util
 import json
 import re
@@ -70,3 +71,12 @@ def test_the_code_of_the_page_on_infeasibility_prints_what_it_shows(capsys):
     (code, shown) = re.search(r"```python\n(.*?)```\n\n((?:    [^\n]*\n)+)", page, re.DOTALL).groups()
     exec(code, {})
     assert capsys.readouterr().out.split("\n") == [line[4:] for line in shown.split("\n")]
+
+
+def test_the_page_of_graphs_says_what_happens():
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "graphs.md").read_text(), re.DOTALL)
+    page = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, "graphs.md", None, 0)
+    told: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    runner.run(page, out=told.append)
+    assert len(page.examples) > 25 and not told, "".join(told)

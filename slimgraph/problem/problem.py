@@ -14,13 +14,15 @@ from slimgraph.doors import Drawable
 from slimgraph.errors import DuplicateNameError, OptionError, StrictOptions
 from slimgraph.losses import PenaltyLoss
 from slimgraph.node import describe, node_list
+from slimgraph.node.keys import check_tensors
+from slimgraph.problem.nested import Nested, refuse_inside
 from slimgraph.report import TOLERANCE, Report, Tally
 from slimgraph.slim import reg_error_terms
 from slimgraph.symbolic.plan import require_grad
 from slimgraph.system import MovingHorizon, System
 
 
-class Problem(nn.Module, Drawable, metaclass=StrictOptions):
+class Problem(nn.Module, Nested, Drawable, metaclass=StrictOptions):
     """`nodes` run over a batch, then `loss`; loss = objective_loss + penalty_loss + reg_loss.
 
     The nodes may stand in any order: each runs after the writers of what it reads. Where a key is written twice the
@@ -78,8 +80,9 @@ class Problem(nn.Module, Drawable, metaclass=StrictOptions):
         self._refuse_shadowing([*read, *written])
         if "name" in written:
             raise DuplicateNameError("the key 'name' of a batch holds the name of its data set; no node can write it")
+        refuse_inside(nodes, loss.plan.derived_keys, "the loss cannot derive by")
         # Outside a System each batch stands for itself.
-        self._horizons = [node for node in nodes if isinstance(node, MovingHorizon)]
+        self._horizons = [module for module in self.nodes.modules() if isinstance(module, MovingHorizon)]
         self._regularised = self._reg_error_terms()
         # The batches that were checked already, by their keys.
         self._checked: set[frozenset[str]] = set()
@@ -104,6 +107,12 @@ class Problem(nn.Module, Drawable, metaclass=StrictOptions):
         """The nodes in the order in which they run."""
         declared = list(self.nodes)
         return [declared[place] for place in self._run_order]
+
+    @property
+    def _labels(self) -> list[str]:
+        """The names of the nodes, by their declared places, in the order in which they run."""
+        names = wiring.names(self.nodes)
+        return [names[place] for place in self._run_order]
 
     @property
     def grad_inference(self) -> bool:
@@ -144,7 +153,9 @@ class Problem(nn.Module, Drawable, metaclass=StrictOptions):
         keys = frozenset(batch)
         if keys not in self._checked:
             self._refuse_shadowing(keys)
-            wiring.check_keys(self.run_order, batch, self.loss.terms)
+            wiring.check_keys(self.run_order, batch, self.loss.terms, self._labels)
+            for node in self.nodes:
+                check_tensors(node, batch)
             self._checked.add(keys)
         data = dict(batch)
         if derived := self.loss.plan.derived_keys:
@@ -152,12 +163,14 @@ class Problem(nn.Module, Drawable, metaclass=StrictOptions):
             data = require_grad(data, derived)
         for horizon in self._horizons:
             horizon.reset()
-        for node in self.run_order:
-            if held and held.issuperset(node.output_keys):
-                continue
-            data |= require_grad(node.run(data), derived) if derived else node.run(data)
-            if held:
-                data |= {key: batch[key] for key in held}
+        if not derived and not held:
+            return self._run_nodes(data)
+        kept = {key: batch[key] for key in held}
+        running = [node for node in self.run_order if not kept.keys() >= {*node.output_keys}]
+        refuse_inside(running, held, "a step cannot hold")
+        for node in running:
+            data |= require_grad(node.run(data), derived)
+            data |= kept
         return data
 
     def _refuse_compiled_nodes(self) -> None:
@@ -217,11 +230,13 @@ class Problem(nn.Module, Drawable, metaclass=StrictOptions):
 
     def freeze(self) -> None:
         """No parameter of the nodes is trained any more."""
-        self.nodes.requires_grad_(False)
+        for node in self.nodes:
+            node.freeze()
 
     def unfreeze(self) -> None:
         """Every parameter of the nodes is trained again."""
-        self.nodes.requires_grad_(True)
+        for node in self.nodes:
+            node.unfreeze()
 
     def __repr__(self) -> str:
         nodes = [line for node in self.run_order for line in repr(node).splitlines()]
@@ -230,7 +245,7 @@ class Problem(nn.Module, Drawable, metaclass=StrictOptions):
 
     def to_networkx(self) -> Any:
         """Data, nodes, terms, loss and the flow of reg_error, as a networkx MultiDiGraph."""
-        graph = wiring.to_networkx(self.run_order, self.loss.terms, self.loss.names())
+        graph = wiring.to_networkx(self.run_order, self.loss.terms, self.loss.names(), self._labels)
         graph.add_node("loss", kind="loss", label=type(self.loss).__name__)
         for number in range(len(self.loss.terms)):
             graph.add_edge(f"term:{number}", "loss", key="")
