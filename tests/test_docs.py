@@ -1,4 +1,4 @@
-"""The pages about the maps: the table is the registry's own, the lines of code run."""
+"""The pages of docs: the table of maps is the registry's own, the lines of code run and print what the pages show."""
 
 from __future__ import annotations
 
@@ -76,6 +76,13 @@ def test_the_page_of_blocks_has_a_row_for_each_block_and_integrator():
     rows = re.findall(r"^\| `(\w+)", (DOCS / "blocks.md").read_text(), re.MULTILINE)
     offered = {*blocks.__all__, *integrators.__all__} - {"Block", "Integrator"}
     assert set(rows) == offered and len(rows) == len(offered)
+
+
+def test_the_code_of_the_page_on_infeasibility_prints_what_it_shows(capsys):
+    page = (DOCS / "infeasibility.md").read_text()
+    (code, shown) = re.search(r"```python\n(.*?)```\n\n((?:    [^\n]*\n)+)", page, re.DOTALL).groups()
+    exec(code, {})
+    assert capsys.readouterr().out.split("\n") == [line[4:] for line in shown.split("\n")]
 
 
 def test_the_page_of_graphs_says_what_happens():

@@ -418,13 +418,21 @@ def test_a_second_fit_of_a_path_gives_the_same_numbers(parametric):
     assert all(same) and not all(differ)
 
 
+def test_the_weight_of_a_barrier_falls_and_that_of_a_penalty_stays(parametric):
+    example, _ = parametric
+    weights = [[c.weight for c in example.fit("beale", loss, quick=True).loss.constraints] for loss in example.LOSSES]
+    fallen = 0.1 * 0.01 ** (4 / 5)  # in the last of five epochs
+    assert sum(weights, []) == pytest.approx(3 * [30] + 3 * [fallen] + 3 * [1])
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("loss", ["penalty", "barrier", "lagrange"])
 @pytest.mark.parametrize("function", ["rosenbrock", "himmelblau", "beale"])
-def test_the_path_of_the_optimum_is_learnt(parametric, function):
+def test_the_path_of_the_optimum_is_learnt(parametric, function, loss):
     import numpy as np
 
     example, functions = parametric
     best = np.array([functions.exact(function, p) for p in functions.GRID])
-    gap, worst = example.errors(best, example.follow(example.fit(function), function, functions.GRID))
+    gap, worst = example.errors(best, example.follow(example.fit(function, loss), function, functions.GRID))
     assert gap <= 0.01 and worst <= 1e-3
