@@ -1,4 +1,4 @@
-"""The model of examples/cascaded_tanks.py: the balance of two tanks, its overflow, and a network for what it leaves out."""
+"""The model of examples/cascaded_tanks.py: the balance of two tanks, their overflow, a network for what is left."""
 
 from __future__ import annotations
 
