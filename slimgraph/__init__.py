@@ -53,8 +53,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # The rooms that open Lightning and pydot are opened when they are asked for.
-    if name in ("training", "drawing"):
+    # Rooms that open Lightning and pydot, and those that not every model needs, are opened when they are asked for.
+    if name in ("training", "drawing", "integrators", "blocks"):
         from slimgraph.doors import open_door
 
         return open_door(name)

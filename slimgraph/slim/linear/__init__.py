@@ -34,7 +34,7 @@ from slimgraph.slim.linear.svd import SVDLinear, SVDLinearLearnBounds, Symmetric
 from slimgraph.slim.linear.symmetry import DampedSkewSymmetricLinear, PSDLinear, SkewSymmetricLinear, SymmetricLinear
 from slimgraph.slim.linear.symplectic import SymplecticLinear
 from slimgraph.slim.linear.toeplitz import ToeplitzLinear
-from slimgraph.slim.linear.walks import materialized, reg_error_terms, total_reg_error
+from slimgraph.slim.linear.walks import LookedThrough, materialized, reg_error_terms, total_reg_error
 
 __all__ = [
     "BlockDiagonal",
@@ -54,6 +54,7 @@ __all__ = [
     "LeftStochasticLinear",
     "Linear",
     "LinearBase",
+    "LookedThrough",
     "LowRankLinear",
     "MonarchLinear",
     "NonNegativeLinear",

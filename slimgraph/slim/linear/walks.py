@@ -1,7 +1,8 @@
-"""Walks over the maps at or below a module: `materialized`, `reg_error_terms`, `total_reg_error`."""
+"""Walks over the maps at or below a module: `materialized`, `reg_error_terms`, `total_reg_error`, `LookedThrough`."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -100,3 +101,16 @@ def total_reg_error(module: nn.Module) -> Tensor | None:
     """The sum of `reg_error()` over `reg_error_terms(module)`, a 0-dim tensor; None when there is no term."""
     errors = [torch.as_tensor(term.reg_error()).sum() for _, term in reg_error_terms(module)]  # pyright: ignore
     return sum(errors[1:], errors[0]) if errors else None
+
+
+class LookedThrough(nn.Module):
+    """A module of modules whose `reg_error()` is the sum of those below it; a Problem counts each of those once."""
+
+    looked_through = True
+
+    def reg_error(self) -> Tensor:
+        """The sum of `reg_error()` over the maps below, 0-dim."""
+        total = total_reg_error(self)
+        if total is not None:
+            return total
+        return next(itertools.chain(self.parameters(), self.buffers()), torch.zeros(())).new_zeros(())

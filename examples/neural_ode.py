@@ -1,0 +1,118 @@
+"""A neural ODE: the Van der Pol oscillator learnt from what scipy solved, as dx/dt = f(x) with a network f.
+
+x1' = x2, x2' = (1 - x1^2) x2 - x1. The network never sees a slope: it is rolled out by RK4 over a second of each
+trajectory and fitted to the states. The test is a free run of 10 s from a start of its own, by an adaptive solver.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from pathlib import Path
+
+import lightning
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from scipy.integrate import solve_ivp
+from torch import nn
+
+from slimgraph import DictDataset, Node, PenaltyLoss, Problem, System, variable
+from slimgraph.blocks import MLP
+from slimgraph.data import windows
+from slimgraph.integrators import RK4, DiffEqIntegrator
+from slimgraph.training import FitProgress, LitDataModule, LitProblem
+
+H, STARTS, LENGTH, HORIZON, TEST = 0.1, 24, 60, 10, 100  # step in s; trajectories, and steps of each; window; test
+TEST_START = (-1.5, 2.0)
+
+
+def van_der_pol(t, x):
+    return [x[1], (1 - x[0] ** 2) * x[1] - x[0]]
+
+
+def solved(start, nsteps):
+    """The states `(nsteps + 1, 2)` from that start, by scipy."""
+    times = H * np.arange(nsteps + 1)
+    made = solve_ivp(van_der_pol, (0, times[-1]), start, t_eval=times, method="DOP853", rtol=1e-10, atol=1e-10)
+    return torch.tensor(made.y.T, dtype=torch.float32)
+
+
+def roll_out(step):
+    """The system that steps the state under "x"."""
+    return System([Node(step, ["x"], ["x"], name="oscillator")], nsteps=HORIZON)
+
+
+def fit(seed=0, epochs=2000):
+    """The network f, fitted to windows of a second."""
+    lightning.seed_everything(seed, verbose=False)
+    starts = np.random.default_rng(seed).uniform(-3, 3, (STARTS, 2))
+    cut = torch.cat([windows({"x": solved(s, LENGTH)}, HORIZON + 1, HORIZON // 2)["x"] for s in starts])
+    f = MLP(2, 2, nonlin=nn.Tanh, hsizes=[48, 48])
+    x, measured = variable("x"), variable("measured")
+    problem = Problem([roll_out(RK4(f, h=H))], PenaltyLoss([((x - measured) ** 2).minimize(name="fit")], []))
+    data = LitDataModule(DictDataset({"x": cut[:, :1], "measured": cut}), batch_size=None, shuffle=False)
+    trainer = lightning.Trainer(
+        max_epochs=epochs, callbacks=[FitProgress("van der Pol", ("train_loss",))], accelerator="cpu", logger=False,
+        enable_checkpointing=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(LitProblem(problem, "Adam", 1e-2, "CosineAnnealingLR", scheduler_args={"T_max": epochs}), data)
+    return f
+
+
+@torch.no_grad()
+def free_run(step, start=TEST_START, nsteps=TEST):
+    """The states `(nsteps + 1, 2)` from that start, each from the one before."""
+    system = roll_out(step)
+    system.nsteps = nsteps
+    return system({"x": torch.tensor(start).reshape(1, 1, 2)})["x"][0]
+
+
+def draw(path, truth, learnt):
+    """The test in the plane of the states, and over time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure, (plane, series) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained", width_ratios=(2, 3))
+    seconds = H * np.arange(len(truth))
+    plane.plot(*truth.T, color="0.6", lw=4, label="scipy")
+    plane.plot(*learnt.T, "k--", lw=1.2, label="learnt, free run")
+    plane.plot(*truth[0], "ko")
+    plane.set(xlabel="x1", ylabel="x2", title="from an unseen start (dot)")
+    plane.legend()
+    for place, color in enumerate(("C0", "C1")):
+        series.plot(seconds, truth[:, place], color=color, lw=4, alpha=0.4, label=f"x{place + 1}, scipy")
+        series.plot(seconds, learnt[:, place], "--", color=color, lw=1.2, label=f"x{place + 1}, learnt")
+    series.set(xlabel="time [s]", title="a free run of 10 s")
+    series.legend(ncols=2)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def main():
+    """Fit the network, run it freely, print its error and draw it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("pictures"), help="where the picture goes")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="a few steps, to see that it runs")
+    args = parser.parse_args()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    torch.set_num_threads(1)
+    DiffEqIntegrator(torch.neg)  # says what to install before anything is fitted
+    start = time.process_time()
+    f = fit(args.seed, epochs=5 if args.quick else 2000)
+    print(f"fitted in {time.process_time() - start:.0f} s of CPU time")
+    truth = solved(TEST_START, TEST)
+    for name, step in {"RK4": RK4(f, h=H), "dopri5": DiffEqIntegrator(f, h=H)}.items():
+        learnt = free_run(step)
+        print(f"relative error of the free run by {name}: {(learnt - truth).norm() / truth.norm():.2%}")
+    path = args.out.resolve() / "neural_ode.png"
+    draw(path, truth, learnt)
+    print(f"picture: {path}")
+
+
+if __name__ == "__main__":
+    main()
