@@ -19,7 +19,7 @@ from cascaded_tanks_plots import draw_all, parameters
 
 from slimgraph.training import BestWeights, FitProgress, LitDataModule, LitProblem
 
-EPOCHS = 12  # of at most ten iterations
+EPOCHS = 8  # of at most ten iterations
 
 
 def fit(records, parts="both", seed=0, quick=False):

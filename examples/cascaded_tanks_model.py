@@ -6,21 +6,11 @@ import torch
 from torch import nn
 
 from slimgraph import Node, PenaltyLoss, Problem, System, slim, variable
+from slimgraph.integrators import Euler
 
 SAMPLE_TIME = 4.0  # s
 FULL = 10.0  # V, the level at which a tank overflows
 HIDDEN, SMALL = 8, 0.1
-
-
-class Euler(nn.Module):
-    """x + h block(x, *args), one explicit Euler step."""
-
-    def __init__(self, block, h):
-        super().__init__()
-        self.block, self.h = block, h
-
-    def forward(self, x, *args):
-        return x + self.h * self.block(x, *args)
 
 
 class Balance(nn.Module):
