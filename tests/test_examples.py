@@ -436,6 +436,7 @@ def test_the_balance_is_a_hand_written_loop_and_the_overflow_falls_down(tanks):
 def test_gradients_are_finite_where_the_tanks_are_empty(tanks):
     _, _, model = tanks
     problem = model.make_problem()
+    torch.nn.init.zeros_(problem.node("start").callable.upper)
     series = dict.fromkeys(("u", "y", "counted"), torch.zeros(1, 400, 1).double())
     problem(series | {"y0": torch.zeros(1, 1).double(), "counted": series["u"] + 1})["loss"].backward()
     assert all(p.grad.isfinite().all() for p in problem.parameters() if p.grad is not None)
