@@ -30,7 +30,9 @@ from slimgraph.graph import (
 
 SIZES = [(1, 2), (2, 2), (2, 1), (3, 3)]
 PORT = st.integers(0, 2)
-CONNECTS = st.lists(st.tuples(st.integers(0, 3), PORT, st.integers(0, 3), PORT, st.booleans(), st.booleans()), max_size=12)
+CONNECTS = st.lists(
+    st.tuples(st.integers(0, 3), PORT, st.integers(0, 3), PORT, st.booleans(), st.booleans()), max_size=12
+)
 
 
 def named(name: str, size_in: int = 1, size_out: int = 1) -> GraphModule:
@@ -147,7 +149,9 @@ def test_a_module_that_is_replaced_and_put_back_leaves_the_graph_as_it_was(conne
     connected = any(which in (a, b) for a, _, b, _ in meant)
     if connected:
         replace_module(new, old)
-        assert sorted(map(repr, shape_of(bag_all(modules)))) == sorted(map(repr, before)) or len(before) == len(bag_all(modules))
+        assert sorted(map(repr, shape_of(bag_all(modules)))) == sorted(map(repr, before)) or len(before) == len(
+            bag_all(modules)
+        )
         for b, module in enumerate(modules):
             for j in range(module.size_in):
                 assert heard(modules, b, j) == {(a, i) for a, i, b2, j2 in meant if (b2, j2) == (b, j)}

@@ -87,6 +87,8 @@ class Block(LookedThrough, metaclass=StrictOptions):
 class Elementwise(nn.Module):
     """A function of one tensor as a module."""
 
+    keeps_size = True
+
     def __init__(self, function: Callable[[Tensor], Tensor]):
         super().__init__()
         self.function = function

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from slimgraph import slim
 from slimgraph.blocks.base import Block, Nonlinearity, ordinal
 from slimgraph.errors import OptionError
+from slimgraph.graph import GraphModule, chain
 from slimgraph.slim.cells import MapChoice
 from slimgraph.slim.linear.functions import whole_number
 
@@ -81,6 +82,17 @@ class MLP(Block):
         for linear, nonlin in zip(self.linear, self.nonlin, strict=False):
             x = nonlin(linear(x))
         return self.linear[-1](x)
+
+    def as_graph(self) -> Any:
+        """Its component graph: the maps and the nonlinearities, one behind the other, in one `GraphHolder`.
+
+        A kind of MLP that computes something else is one GraphModule.
+        """
+        name = type(self).__name__
+        if type(self).block_eval is not MLP.block_eval:
+            return GraphModule.of_size(self.insize, self.outsize, name, self)
+        members = [part for pair in zip(self.linear, self.nonlin, strict=False) for part in pair]
+        return chain(((str(i), part) for i, part in enumerate([*members, self.linear[-1]])), None, name, self)
 
 
 class MLP_bounds(MLP):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from slimgraph.errors import OptionError, ShapeError
+from slimgraph.errors import DtypeError, OptionError, ShapeError
 from slimgraph.graph.connect import connect_modules
 from slimgraph.graph.kinds import AliasConnection, GenericNeurons, LinearWeights
 from slimgraph.graph.parts import GraphHolder, GraphModule, GraphModuleBase, as_GraphHolder
@@ -33,8 +33,8 @@ def module_graph(x: Any, size_in: int | None = None, name: str | None = None) ->
     """The component graph of a torch module: its own `as_graph()` where it has one.
 
     A `torch.nn.Linear` becomes `LinearWeights` with a copy of its weights, `nn.Sequential` the chain of its members, an
-    activation `GenericNeurons` of `size_in` wires, and a module that has `in_features` and `out_features` one
-    GraphModule. Raises `OptionError`, by name, for what has none of these.
+    activation, or what is marked `keeps_size = True`, `GenericNeurons` of `size_in` wires, and a module that has
+    `in_features` and `out_features` one GraphModule. Raises `OptionError`, by name, for what has none of these.
 
     >>> module_graph(nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)))
     GraphHolder 'Sequential' (3 -> 2)
@@ -53,18 +53,19 @@ def module_graph(x: Any, size_in: int | None = None, name: str | None = None) ->
         return LinearWeights.of_size(x.in_features, x.out_features, name, x, weights=weights, biases=biases)
     if isinstance(x, nn.Sequential) and type(x).forward is nn.Sequential.forward:
         return chain(x.named_children(), size_in, name, x)
-    if isinstance(x, KEEP_SIZE) and size_in is not None:
+    keeps = isinstance(x, KEEP_SIZE) or getattr(x, "keeps_size", False)
+    if keeps and size_in is not None:
         return GenericNeurons.of_size(size_in, size_in, name, x)
-    sizes = getattr(x, "in_features", None), getattr(x, "out_features", None)
-    if isinstance(sizes[0], int) and isinstance(sizes[1], int):
-        return GraphModule.of_size(*sizes, name=name, computational_module=x)
-    if isinstance(x, KEEP_SIZE):
+    takes, gives = getattr(x, "in_features", None), getattr(x, "out_features", None)
+    if isinstance(takes, int) and isinstance(gives, int):
+        return GraphModule.of_size(takes, gives, name, x)
+    if keeps:
         raise OptionError(f"{name} takes any number of features, so that alone it has no component graph")
     raise OptionError(f"{name} has no component graph: give it as_graph(), or in_features and out_features")
 
 
 def chain(
-    members: Iterator[tuple[str, Any]], size_in: int | None, name: str, computational_module: Any = None
+    members: Iterable[tuple[str, Any]], size_in: int | None, name: str, computational_module: Any = None
 ) -> GraphModuleBase:
     """The graphs of `members`, one behind the other, in one holder; a member that keeps the size takes that before it.
 
@@ -116,19 +117,24 @@ def dense(graph: Any, inputs: Sequence[GraphNode] | None = None) -> tuple[Tensor
     if not weights:
         raise OptionError(f"{graph.title} holds no LinearWeights: {_listed(modules)}")
     like = weights[0].weights
+    for module in weights[1:]:
+        if module.weights.dtype != like.dtype:
+            ours, theirs = (f"{m.title} of {m.weights.dtype}" for m in (weights[0], module))
+            raise DtypeError(f"{graph.title} needs weights of one dtype, got {ours} and {theirs}")
     # One column an input and one for the biases: what each wire is of these, and what runs on from there.
-    values = {id(wire): row for wire, row in zip(inputs, _units(len(inputs), like), strict=True)}
+    unit = torch.eye(len(inputs), len(inputs) + 1, dtype=like.dtype, device=like.device)
+    values = {id(wire): row for wire, row in zip(inputs, unit, strict=True)}
     for module in modules:
-        arriving = torch.stack([values.get(id(wire), like.new_zeros(len(inputs) + 1)) for wire in module.input_nodes])
+        arriving = torch.stack([values[id(wire)] for wire in module.input_nodes])
         for wire, row in zip(module.output_nodes, _through(module, arriving), strict=True):
+            # Several that write on one wire add up.
             values[id(wire)] = values[id(wire)] + row if id(wire) in values else row
+    for place, wire in enumerate(graph.output_nodes):
+        if id(wire) not in values:
+            raise ShapeError(f"nobody writes on output {place} of {graph.title}")
     rows = torch.stack([values[id(wire)] for wire in graph.output_nodes])
     biased = any(module.biases is not None for module in weights)
     return rows[:, :-1].mT.contiguous(), rows[:, -1].clone() if biased else None
-
-
-def _units(count: int, like: Tensor) -> Tensor:
-    return torch.eye(count, count + 1, dtype=like.dtype, device=like.device)
 
 
 def _through(module: Any, arriving: Tensor) -> Tensor:

@@ -228,6 +228,20 @@ class Node(nn.Module, Drawable, metaclass=StrictOptions):
         for parameter in self.parameters():
             parameter.requires_grad = parameter.is_floating_point() or parameter.is_complex()
 
+    @property
+    def result_keys(self) -> list[str]:
+        """The key of each result in order, `"_"` for those that are discarded."""
+        return list(self._results)
+
+    def as_graph(self) -> Any:
+        """The component graph of what it calls, down to the weights; its wires are the features of its keys in order.
+
+        A function, or a module that cannot be looked into, is one GraphModule with a wire for each key.
+        """
+        from slimgraph.node.as_graph import Held
+
+        return Held([self], [self.label], self.output_keys, self.label).keyed({}).graph
+
     def to_networkx(self) -> Any:
         """The node between its keys, as a networkx MultiDiGraph."""
         from slimgraph.wiring import to_networkx

@@ -15,6 +15,7 @@ from slimgraph.doors import Drawable
 from slimgraph.errors import DuplicateNameError, OptionError, StrictOptions
 from slimgraph.losses import PenaltyLoss
 from slimgraph.node import describe, node_list
+from slimgraph.node.as_graph import Held
 from slimgraph.node.keys import check_tensors
 from slimgraph.problem.check import check
 from slimgraph.problem.dry_run import DryRun
@@ -320,6 +321,14 @@ class Problem(nn.Module, Nested, Drawable, metaclass=StrictOptions):
         written = ", ".join(dict.fromkeys(key for node in self.run_order for key in node.output_keys))
         lines = [f"reads   {', '.join(self.input_keys)}", f"writes  {written}", *nodes, *repr(self.loss).splitlines()]
         return "\n".join(["Problem", *(f"  {line}" for line in lines)])
+
+    def held(self) -> Held:
+        """Its nodes, wired by their keys, for the component graph."""
+        return Held(self.run_order, self.labels, self.output_keys, "Problem")
+
+    def as_graph(self) -> Any:
+        """The component graph of its nodes, down to the weights, in one `GraphHolder`; the loss is no part of it."""
+        return self.held().keyed({}).graph
 
     def to_networkx(self) -> Any:
         """Data, nodes, terms, loss and the flow of reg_error, as a networkx MultiDiGraph."""

@@ -17,8 +17,8 @@ from slimgraph.graph import (
     GraphNode,
     dense,
     find_modules_of_subclass,
+    wires,
 )
-from slimgraph.graph.convert import wires
 from slimgraph.slim.linear import Linear
 from slimgraph.slim.linear.as_graph import Wires, lay
 
@@ -118,12 +118,16 @@ def layers_of(who: str, graph: Any) -> list[tuple[GenericNeurons, Tensor, Tensor
     """
     neurons = find_modules_of_subclass(graph, GenericNeurons)
     if not neurons:
-        raise OptionError(f"{who} is built from weights and the neurons that they drive; {graph.title} holds no neurons")
+        raise OptionError(
+            f"{who} is built from weights and the neurons that they drive; {graph.title} holds no neurons"
+        )
     row, layers = list(graph.input_nodes), []
     for _ in neurons:
         found = next((n for n in neurons if n not in [layer[0] for layer in layers] and _reads(n, row)), None)
         if found is None:
-            raise OptionError(f"{who} is a chain of layers; {graph.title} is none: {neurons[len(layers)].title} is left")
+            raise OptionError(
+                f"{who} is a chain of layers; {graph.title} is none: {neurons[len(layers)].title} is left"
+            )
         layers.append((found, *_layer(who, found, row)))
         row = list(found.output_nodes)
     if not graph.output_nodes == row:
@@ -170,8 +174,8 @@ def rnn_from_graph(cls: Any, graph: Any, options: dict[str, Any]) -> Any:
         learn_init=any(start is not None for start in starts), **options,
     ).to(layers[0][1])  # fmt: skip
     with torch.no_grad():
-        for number, (cell, (_, *numbers)) in enumerate(zip(made.cells, layers, strict=True)):
-            fill_cell(cell, *numbers)
+        for number, (cell, (_, W, hidden, bias)) in enumerate(zip(made.cells, layers, strict=True)):
+            fill_cell(cell, W, hidden, bias)
             if starts[number] is not None:
                 made.init_states[number][0].copy_(starts[number])
     return made

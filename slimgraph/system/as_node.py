@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from slimgraph import wiring
 from slimgraph.node import describe
+from slimgraph.node.as_graph import Held
 from slimgraph.system import picture
 
 
@@ -75,6 +76,19 @@ class AsNode(nn.Module):
     def inner_graph(self, label: str) -> tuple[Any, dict[str, list[str]], dict[str, str]]:
         """Its nodes as a graph in one cluster; the readers of each outside key, the writer of each output."""
         return picture.inner_graph(self, label)
+
+    def entries_ahead(self, key: str, node: Any) -> int:
+        """How many entries of `key` the node sees side by side."""
+        return 1
+
+    def held(self) -> Held:
+        """Its nodes, wired by their keys, for the component graph."""
+        starts = [key for key in self.input_keys if key in self.written]
+        return Held(self.nodes, wiring.names(self.nodes), self.keep, self.label, starts, self.entries_ahead)
+
+    def as_graph(self) -> Any:
+        """The component graph of its nodes, down to the weights, in one `GraphHolder`; states feed back and start."""
+        return self.held().keyed({}).graph
 
     def to_networkx(self) -> Any:
         """The system between its keys, opened, as a networkx MultiDiGraph."""
