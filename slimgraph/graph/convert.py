@@ -42,11 +42,12 @@ def module_graph(x: Any, size_in: int | None = None, name: str | None = None) ->
     Traceback (most recent call last):
     slimgraph.errors.OptionError: Bilinear has no component graph: give it as_graph(), or in_features and out_features
     """
-    name = name or type(x).__name__
     if hasattr(x, "as_graph"):
         graph = x.as_graph()
-        rename(graph, name)
+        if name:
+            rename(graph, name)
         return graph
+    name = name or type(x).__name__
     if type(x) is nn.Linear:
         biases = None if x.bias is None else x.bias.detach().clone()
         weights = x.weight.detach().mT.clone(memory_format=torch.contiguous_format)
@@ -112,7 +113,8 @@ def dense(graph: Any, inputs: Sequence[GraphNode] | None = None) -> tuple[Tensor
         return graph.weights.clone(), None if graph.biases is None else graph.biases.clone()
     inputs = list(graph.input_nodes) if inputs is None else list(inputs)
     # A module is read whole; of a holder what lies between its wires.
-    modules = _between(graph, Members(inputs))
+    start = Members(inputs)
+    modules = _between(graph, start)
     weights = [module for module in modules if isinstance(module, LinearWeights)]
     if not weights:
         raise OptionError(f"{graph.title} holds no LinearWeights: {_listed(modules)}")
@@ -127,8 +129,9 @@ def dense(graph: Any, inputs: Sequence[GraphNode] | None = None) -> tuple[Tensor
     for module in modules:
         arriving = torch.stack([values[id(wire)] for wire in module.input_nodes])
         for wire, row in zip(module.output_nodes, _through(module, arriving), strict=True):
-            # Several that write on one wire add up.
-            values[id(wire)] = values[id(wire)] + row if id(wire) in values else row
+            # Several that write on one wire add up; where we start, nothing does.
+            if wire not in start:
+                values[id(wire)] = values[id(wire)] + row if id(wire) in values else row
     for place, wire in enumerate(graph.output_nodes):
         if id(wire) not in values:
             raise ShapeError(f"nobody writes on output {place} of {graph.title}")
