@@ -157,6 +157,9 @@ NO_MATRIX = {
     ),
     "a cycle": (looped, OptionError, ["'whole'", "cycle at LinearWeights 'b'"]),
     "no weights": (lambda: held(AliasConnection.of_size(1, 1, "a")), OptionError, ["'whole'", "AliasConnection 'a'"]),
+    "an output from nowhere": (
+        lambda: GraphHolder(lin(1, 1).input_nodes, lin(1, 1).input_nodes, "whole"), ShapeError, ["'whole'", "nobody"],
+    ),
     "an input from nowhere": (
         lambda: GraphHolder(lin(2, 1).input_nodes, lin(1, 1, "b").output_nodes, "whole"), ShapeError, ["'b'", "nobody"],
     ),

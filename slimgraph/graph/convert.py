@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from slimgraph.errors import DtypeError, OptionError, ShapeError
 from slimgraph.graph.connect import connect_modules
 from slimgraph.graph.kinds import AliasConnection, GenericNeurons, LinearWeights
-from slimgraph.graph.parts import GraphHolder, GraphModule, GraphModuleBase, as_GraphHolder
+from slimgraph.graph.parts import GraphHolder, GraphModule, GraphModuleBase, ends_of
 from slimgraph.graph.walk import bag_graph
 from slimgraph.graph.wires import GraphNode, Members
 
@@ -83,9 +83,8 @@ def chain(
         last = graph
     if first is None or last is None:
         raise OptionError(f"{name} is empty: a component graph needs at least one module")
-    whole = as_GraphHolder(first), as_GraphHolder(last)
-    holder = GraphHolder(whole[0].input_nodes, whole[1].output_nodes, name, computational_module)
-    holder.ends = whole[0].ends[0], whole[1].ends[1]
+    holder = GraphHolder(first.input_nodes, last.output_nodes, name, computational_module)
+    holder.ends = ends_of(first)[0], ends_of(last)[1]
     return holder
 
 
@@ -97,11 +96,14 @@ def rename(graph: GraphModuleBase, name: str) -> None:
     graph.name = name
 
 
-def dense(graph: Any, inputs: Sequence[GraphNode] | None = None) -> tuple[Tensor, Tensor | None]:
+def dense(
+    graph: Any, inputs: Sequence[GraphNode] | None = None, outputs: Sequence[GraphNode] | None = None
+) -> tuple[Tensor, Tensor | None]:
     """The matrix and the bias of a graph of nothing but weights and aliases: `(inputs, outputs)`, `(outputs,)` or None.
 
-    `inputs` are the wires to start from, by default those of `graph`. Raises `OptionError`, with the name of the
-    module, where there is anything else on the way, or a cycle.
+    `inputs` are the wires to start from and `outputs` those to arrive at, by default those of `graph`. Raises
+    `OptionError`, with the name of the module, where there is anything else on the way, or a cycle; `ShapeError` for a
+    wire on which nobody writes, `DtypeError` for weights of several dtypes.
 
     >>> W = torch.tensor([[1., 2.]])
     >>> dense(LinearWeights.of_size(1, 2, weights=W))
@@ -109,35 +111,40 @@ def dense(graph: Any, inputs: Sequence[GraphNode] | None = None) -> tuple[Tensor
     """
     if not isinstance(graph, GraphModuleBase):
         raise OptionError(f"a matrix is read from a component graph, got {type(graph).__name__}: {graph!r}")
-    if isinstance(graph, LinearWeights) and inputs is None:
+    if isinstance(graph, LinearWeights) and inputs is outputs is None:
         return graph.weights.clone(), None if graph.biases is None else graph.biases.clone()
-    inputs = list(graph.input_nodes) if inputs is None else list(inputs)
-    # A module is read whole; of a holder what lies between its wires.
-    start = Members(inputs)
-    modules = _between(graph, start)
+    start = list(graph.input_nodes) if inputs is None else list(inputs)
+    end = list(graph.output_nodes) if outputs is None else list(outputs)
+    modules = _between(graph.title, Members(start), end)
     weights = [module for module in modules if isinstance(module, LinearWeights)]
+    _check_weights(graph.title, modules, weights)
+    values = _run(modules, start, weights[0].weights)
+    rows = torch.stack([values[id(wire)] for wire in end])
+    biased = any(module.biases is not None for module in weights)
+    return rows[:, :-1].mT.contiguous(), rows[:, -1].clone() if biased else None
+
+
+def _check_weights(title: str, modules: list[Any], weights: list[LinearWeights]) -> None:
     if not weights:
-        raise OptionError(f"{graph.title} holds no LinearWeights: {_listed(modules)}")
-    like = weights[0].weights
+        raise OptionError(f"{title} holds no LinearWeights: {', '.join(m.title for m in modules) or 'it is empty'}")
     for module in weights[1:]:
-        if module.weights.dtype != like.dtype:
+        if module.weights.dtype != weights[0].weights.dtype:
             ours, theirs = (f"{m.title} of {m.weights.dtype}" for m in (weights[0], module))
-            raise DtypeError(f"{graph.title} needs weights of one dtype, got {ours} and {theirs}")
-    # One column an input and one for the biases: what each wire is of these, and what runs on from there.
-    unit = torch.eye(len(inputs), len(inputs) + 1, dtype=like.dtype, device=like.device)
-    values = {id(wire): row for wire, row in zip(inputs, unit, strict=True)}
+            raise DtypeError(f"{title} needs weights of one dtype, got {ours} and {theirs}")
+
+
+def _run(modules: list[Any], start: list[GraphNode], like: Tensor) -> dict[int, Tensor]:
+    """For each wire one number an input, and a last one for the biases: what it is of these."""
+    unit = torch.eye(len(start), len(start) + 1, dtype=like.dtype, device=like.device)
+    given = {id(wire): row for wire, row in zip(start, unit, strict=True)}
+    values = dict(given)
     for module in modules:
         arriving = torch.stack([values[id(wire)] for wire in module.input_nodes])
         for wire, row in zip(module.output_nodes, _through(module, arriving), strict=True):
             # Several that write on one wire add up; where we start, nothing does.
-            if wire not in start:
+            if id(wire) not in given:
                 values[id(wire)] = values[id(wire)] + row if id(wire) in values else row
-    for place, wire in enumerate(graph.output_nodes):
-        if id(wire) not in values:
-            raise ShapeError(f"nobody writes on output {place} of {graph.title}")
-    rows = torch.stack([values[id(wire)] for wire in graph.output_nodes])
-    biased = any(module.biases is not None for module in weights)
-    return rows[:, :-1].mT.contiguous(), rows[:, -1].clone() if biased else None
+    return values
 
 
 def _through(module: Any, arriving: Tensor) -> Tensor:
@@ -149,13 +156,15 @@ def _through(module: Any, arriving: Tensor) -> Tensor:
     return leaving
 
 
-def _between(graph: Any, inputs: Members) -> list[Any]:
-    """The modules on the way from the wires `inputs` to the outputs of `graph`, each after those that it hears."""
-    title = graph.title
+def _between(title: str, inputs: Members, outputs: list[GraphNode]) -> list[Any]:
+    """The modules on the way from the wires `inputs` to `outputs`, each after those that it hears."""
+    loose = [wire for wire in outputs if wire not in inputs]
+    if any(not wire.source_modules for wire in loose):
+        raise ShapeError(f"nobody writes on one of the outputs of {title}")
     # Backwards from the outputs: a module is done when all that write on its inputs are.
     state: dict[int, bool] = {}
     order: list[Any] = []
-    for start in [m for wire in graph.output_nodes if wire not in inputs for m in wire.source_modules]:
+    for start in [m for wire in loose for m in wire.source_modules]:
         trail: list[tuple[Any, Iterator[Any]]] = []
         _enter(start, inputs, state, trail, title)
         while trail:
@@ -182,7 +191,3 @@ def _enter(module: Any, inputs: Members, state: dict[int, bool], trail: list[Any
     if any(not wire.source_modules for wire in loose):
         raise ShapeError(f"{title} does not say what comes into {module.title}: nobody writes on one of its inputs")
     trail.append((module, iter([m for wire in loose for m in wire.source_modules])))
-
-
-def _listed(modules: list[Any]) -> str:
-    return ", ".join(module.title for module in modules) or "it is empty"

@@ -152,11 +152,12 @@ def _reads(neurons: GenericNeurons, row: list[GraphNode]) -> bool:
 def _layer(who: str, graph: Any, neurons: GenericNeurons, row: list[GraphNode]) -> tuple[Tensor, Tensor, Tensor | None]:
     if not callable(neurons.computational_module):
         raise OptionError(f"{who} needs a function for {neurons.title}; it has {neurons.computational_module!r}")
-    total = GraphHolder(row, neurons.input_nodes, f"what drives {neurons.name}")
     try:
-        W, bias = dense(total, [*row, *neurons.output_nodes])
+        W, bias = dense(graph, [*row, *neurons.output_nodes], neurons.input_nodes)
     except SlimgraphError as error:
-        raise type(error)(f"no {who} can be made from {graph.title}: {error}") from error
+        raise OptionError(
+            f"no {who} can be made from {graph.title}, by what drives {neurons.title}: {error}"
+        ) from error
     return W[: len(row)], W[len(row) :], bias
 
 
