@@ -434,6 +434,17 @@ def test_a_holder_of_two_can_take_the_place_of_one():
     assert whole.input_nodes == d.input_nodes and whole.output_nodes == e.output_nodes
 
 
+def test_a_holder_stands_for_the_module_that_took_the_place_of_its_own():
+    a, b, c, d, new = (named(name) for name in ("a", "b", "c", "d", "new"))
+    whole = as_GraphHolder(c)
+    connect_modules(a, whole)
+    connect_modules(a, d)
+    replace_module(c, new)
+    connect_modules(b, whole)
+    modules = [a, b, c, d, new]
+    assert (heard(modules, 4, 0), heard(modules, 3, 0)) == ({(0, 0), (1, 0)}, {(0, 0)})
+
+
 # ---- the one networkx form ------------------------------------------------------------------------------------------
 
 
