@@ -77,7 +77,7 @@ def main():
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     torch.set_num_threads(1)
     start = time.process_time()
-    policy = fit(args.seed, 10 if args.quick else EPOCHS).node("closed loop").node("policy")
+    policy = fit(args.seed, 30 if args.quick else EPOCHS).node("closed loop").node("policy")
     print(f"fitted in {time.process_time() - start:.0f} s of CPU time")
     unseen = references(2 if args.quick else 20, 2, UNSEEN)
     mpc = f"MPC, {args.horizon} s"

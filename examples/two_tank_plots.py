@@ -14,14 +14,16 @@ NAMES = ("level 1", "level 2", "pump p", "valve v")
 
 
 def draw(path, runs):
-    """Levels, pump and valve over time, `runs` by the controller's name; below each other, for one reference."""
+    """Levels, pump and valve for the reference that asks for most; `runs` by the controller's name."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    references = next(iter(runs.values()))["r"]
+    sample = references.amax(dim=(1, 2)).argmax()
+    r = references[sample]
     figure, axes = plt.subplots(4, sharex=True, figsize=(9, 8), layout="constrained", height_ratios=(3, 3, 2, 2))
     for (name, run), style in zip(runs.items(), ({"lw": 3.5, "color": "0.7"}, {"lw": 1.3, "color": "C0"}), strict=True):
         for place in range(2):
-            axes[place].plot(run["x"][0, :, place], label=name, **style)
-            axes[2 + place].step(range(run["u"].shape[1]), run["u"][0, :, place], where="post", **style)
-    r = next(iter(runs.values()))["r"][0]
+            axes[place].plot(run["x"][sample, :, place], label=name, **style)
+            axes[2 + place].step(range(run["u"].shape[1]), run["u"][sample, :, place], where="post", **style)
     for axis, name in zip(axes, NAMES, strict=True):
         axis.set_ylabel(name)
         axis.grid(alpha=0.3)
@@ -30,7 +32,7 @@ def draw(path, runs):
         axes[place].axhline(1.0, color="C3", lw=1, label="full")
         axes[place].set_ylim(0, 1.1)
         axes[2 + place].set_ylim(-0.05, 1.05)
-    axes[0].legend(loc="upper right", ncols=4)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     axes[-1].set_xlabel("time / s")
     figure.savefig(path, dpi=110)
     plt.close(figure)
