@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -41,7 +43,7 @@ def closed_loop(controller):
     return System(nodes, name="closed loop", nstep_key="r", keep=["x", "u"])
 
 
-def cost(x, r, u):
+def cost(x, r, u) -> Any:
     """sum over time of |x[k+1] - r[k]|^2 + 0.01 p[k]^2, one for each sample; levels, references, pump and valve."""
     return torch.sum((x[:, 1:] - r) ** 2, dim=(1, 2)) + EFFORT * torch.sum(u[:, :, 0] ** 2, dim=1)
 
