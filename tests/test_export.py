@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from slimgraph import RNN, MovingHorizon, Node, PenaltyLoss, Problem, System, SystemPreview, slim, variable
+from slimgraph.blocks import MLP
 from slimgraph.errors import MissingFileError, MissingKeyError, OptionError, ShapeError, SlimgraphError
 from slimgraph.problem import export
 from slimgraph.problem.subgraph import Subgraph
@@ -56,6 +57,8 @@ def window() -> Subgraph:
 
 CASES = {
     "policy": (policy, {"p": (3,)}),
+    # Inputs that are joined have one batch, whatever its size.
+    "joined": (lambda: Subgraph([Node(MLP(5, 2), ["p", "r"], ["u"])], ["u"]), {"p": (3,), "r": (2,)}),
     "system": (lambda: Subgraph([System(loop(), nstep_key="r")], ["u", "x"]), {"x": (1, 1), "r": (STEPS, 1)}),
     "counted": (lambda: Subgraph([System(loop(), nstep_key="T")], ["x"]), {"x": (1, 1), "r": (1,), "T": (STEPS, 1)}),
     "preview": (

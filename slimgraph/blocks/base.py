@@ -39,7 +39,11 @@ class Block(LookedThrough, metaclass=StrictOptions):
 
     def _joined(self, inputs: tuple[Tensor, ...]) -> Tensor:
         shapes: list[tuple[int, ...]] = [tuple(getattr(x, "shape", ())) for x in inputs]
-        if [x for x in inputs if not isinstance(x, Tensor)] or () in shapes or len({s[:-1] for s in shapes}) != 1:
+        if (
+            [x for x in inputs if not isinstance(x, Tensor)]
+            or () in shapes
+            or any(s[:-1] != shapes[0][:-1] for s in shapes)
+        ):
             what = ", ".join(str(s) if isinstance(x, Tensor) else repr(x) for x, s in zip(inputs, shapes, strict=True))
             raise ShapeError(f"{type(self).__name__} joins tensors that differ in their last axis only; got {what}")
         if sum(shape[-1] for shape in shapes) != self.insize:
