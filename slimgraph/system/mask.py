@@ -52,7 +52,8 @@ class Mask:
 
 def masked(counts: Tensor, value: Tensor, state: Tensor | None) -> Tensor:
     """`value` where the step counts, `(batch, 1)`; elsewhere the state as it was, or 0 for what is no state."""
-    counts = counts.reshape(len(counts), *[1] * (value.ndim - 1))
+    # Not len(), which would fix the batch size of an export.
+    counts = counts.reshape(counts.shape[0], *[1] * (value.ndim - 1))
     return torch.where(counts, value, value.new_zeros(()) if state is None else state)
 
 
