@@ -47,7 +47,8 @@ class Mask:
         counts = self.counts[:, : series.shape[1]]
         place = torch.arange(counts.shape[1], device=counts.device) * counts
         last = place.cummax(1).values.reshape(*counts.shape, *[1] * (series.ndim - 2))
-        return series[:, : counts.shape[1]].take_along_dim(last, 1)
+        # Not take_along_dim, which would fix the batch size of an export.
+        return series.gather(1, last.expand(*counts.shape, *series.shape[2:]))
 
 
 def masked(counts: Tensor, value: Tensor, state: Tensor | None) -> Tensor:
