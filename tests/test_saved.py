@@ -21,7 +21,7 @@ from slimgraph import (
     variable,
 )
 from slimgraph.data import Normalizer
-from slimgraph.errors import DataError, MissingFileError, MissingKeyError, ShapeError
+from slimgraph.errors import DataError, DtypeError, MissingFileError, MissingKeyError, ShapeError
 from slimgraph.problem import saved
 
 X, Y, T = variable("x"), variable("y"), variable("t")
@@ -301,3 +301,22 @@ def test_the_modes_of_its_parts_are_as_before_when_predicting_fails():
     with pytest.raises(RuntimeError):
         problem.predict({"x": torch.zeros(2, 4)})
     assert [module.training for module in problem.modules()] == before
+
+
+def test_buffers_that_a_first_batch_makes_are_not_taken_for_the_difference(tmp_path):
+    used = fitted(AugmentedLagrangeLoss)
+    used(data())
+    used.save(tmp_path / "model.pt")
+    refused(fitted(AugmentedLagrangeLoss, normalizer=scale()), tmp_path / "model.pt", "'normalizer.mean_0' is missing")
+
+
+def test_predict_builds_no_graph_where_nothing_is_derived():
+    modes = []
+    node = Node(lambda x: modes.append(torch.is_grad_enabled()) or x, ["x"], ["y"])
+    Problem([node], PenaltyLoss([Y.minimize()])).predict({"x": torch.ones(1, 1)})
+    assert modes == [False]
+
+
+def test_predict_takes_tensors_alone():
+    with pytest.raises(DtypeError, match="node 'net' reads 'x' as a tensor; the data holds list"):
+        fitted(normalizer=scale()).predict({"x": [[1.0, 2.0, 3.0]]})
