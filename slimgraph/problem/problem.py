@@ -172,8 +172,6 @@ class Problem(nn.Module, Nested, Drawable, metaclass=StrictOptions):
         keys = frozenset(batch)
         if only_nodes:
             wiring.check_keys(self.run_order, batch, (), self.labels)
-            for node in self.nodes:
-                check_tensors(node, batch)
         # A compiler runs this while it traces, and would trace again for a set that grew.
         elif torch.compiler.is_compiling() or keys not in self._checked:
             self._refuse_shadowing(keys)
