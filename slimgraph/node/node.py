@@ -64,6 +64,8 @@ class Node(nn.Module, Drawable, metaclass=StrictOptions):
         name: str | None = None,
     ) -> None:
         super().__init__()
+        if name is not None and not isinstance(name, str):
+            raise OptionError(f"the name of a node is a string; got {type(name).__name__}: {name!r}")
         label = f"node {name!r}" if name else "a node"
         self.input_keys, self._arguments = input_names(input_keys, label)
         self._results = key_names(output_keys, f"the output_keys of {label}")
@@ -83,7 +85,7 @@ class Node(nn.Module, Drawable, metaclass=StrictOptions):
             check_arguments(self.callable, self._arguments, label)
         plain = self.inner_keys is None and self._arguments is None and self._results == self.output_keys
         self._adapted = not plain
-        if (owner := _owner(callable)) is not callable and isinstance(owner, nn.Module):
+        if (owner := owner_of(callable)) is not callable and isinstance(owner, nn.Module):
             # A method of a module, or a partial call of one: its parameters are trained with the node.
             self.owner = owner
 
@@ -252,7 +254,7 @@ class Node(nn.Module, Drawable, metaclass=StrictOptions):
         return f"{self.label}: {self.signature}"
 
 
-def _owner(callable: Any) -> Any:
+def owner_of(callable: Any) -> Any:
     """The object of a method, or what a partial calls."""
     while isinstance(callable, functools.partial):
         callable = callable.func

@@ -17,7 +17,7 @@ from slimgraph.node import describe, node_list
 from slimgraph.node.as_graph import Held
 from slimgraph.node.keys import check_tensors
 from slimgraph.problem import picture
-from slimgraph.problem.nested import Nested, refuse_inside
+from slimgraph.problem.nested import Nested, refuse_hidden_derivatives, refuse_inside
 from slimgraph.problem.toolbox import Toolbox
 from slimgraph.slim import reg_error_terms
 from slimgraph.symbolic.plan import require_grad
@@ -86,7 +86,7 @@ class Problem(Nested, Toolbox, Drawable, metaclass=StrictOptions):
         self._refuse_shadowing([*read, *written])
         if "name" in written:
             raise DuplicateNameError("the key 'name' of a batch holds the name of its data set; no node can write it")
-        refuse_inside(nodes, loss.plan.derived_keys, "the loss cannot derive by")
+        refuse_hidden_derivatives(self.run_order, loss.plan.derivatives)
         # Outside a System each batch stands for itself.
         self._horizons = [module for module in self.nodes.modules() if isinstance(module, MovingHorizon)]
         # Every module with a reg_error, by the name of its node and its place in it.

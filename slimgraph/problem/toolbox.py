@@ -65,14 +65,23 @@ class Toolbox(nn.Module):
     def check(self, data: Any, *, allow_unused: bool = False) -> DryRun:
         """A dry run before training: every key with its giver, shape and dtype, or an error that says what is wrong.
 
-        `data` is a batch, a DictDataset, another data set, a list of dicts, or a DataLoader; all samples are looked at
-        for NaN and infinities, the first batch is run. It is run in training mode on a copy with fake tensors, which
-        have shapes but no numbers, or on a few real samples where a node needs numbers; nothing is changed.
+        `data` is a batch, a DictDataset, another data set, a list of dicts, a DataLoader, or a LitDataModule; all
+        samples are looked at for NaN and infinities, the first batch is run. It is run in training mode on a copy with
+        fake tensors, which have shapes but no numbers, or on a few real samples where a node needs numbers; nothing is
+        changed.
 
         Raises, with the names and what both sides are: MissingKeyError; OverwriteError for a value that is lost unread;
         DataError for NaN, unequal or empty batches, mixed devices; DtypeError for mixed precision and for what is no
         tensor; ShapeError for `(B,)` against `(B, 1)`; WiringError for a loss or a term that nothing trainable moves,
         and for parameters that no term reaches, unless `allow_unused`; and whatever a node or a term raises.
+
+        >>> from slimgraph import Node, PenaltyLoss, Problem, variable
+        >>> problem = Problem([Node(nn.Linear(3, 1), ["x"], ["y"])], PenaltyLoss([variable("y").minimize()]))
+        >>> problem.check({"x": torch.zeros(8, 3)}).notes
+        ['4 parameters, all reached by the loss.']
+        >>> problem.check({"X": torch.zeros(8, 3)})
+        Traceback (most recent call last):
+        slimgraph.errors.MissingKeyError: node 'node_1' reads 'x', the data holds ['X'] and the nodes give ['y'].
         """
         return check(self, data, allow_unused=allow_unused)
 
@@ -82,6 +91,14 @@ class Toolbox(nn.Module):
         Where the problem has a `normalizer`, the nodes read normalised data and what they write is put back; give a key
         that the data do not hold the statistics of another by `shared={"prediction": "measured"}`. What only terms
         read may be missing.
+
+        >>> from slimgraph import Node, PenaltyLoss, Problem, variable
+        >>> from slimgraph.data import Normalizer
+        >>> nodes = [Node(lambda x: x + 1, ["x"], ["y"])]
+        >>> scale = Normalizer.fit({"x": torch.tensor([[0.0], [20.0]])}, shared={"y": "x"})
+        >>> problem = Problem(nodes, PenaltyLoss([variable("y").minimize()]), normalizer=scale)
+        >>> problem.predict({"x": torch.tensor([[5.0]])})
+        {'x': tensor([[5.]]), 'y': tensor([[15.]])}
         """
         return predict(self, data)
 
@@ -89,6 +106,16 @@ class Toolbox(nn.Module):
         """Every parameter and buffer, multipliers and the normalizer's statistics among them, in one file.
 
         The file loads under `weights_only=True`, and is whole or as it was before. Raises DataError without a folder.
+
+        >>> import tempfile
+        >>> from slimgraph import Node, PenaltyLoss, Problem, variable
+        >>> def make():
+        ...     return Problem([Node(nn.Linear(3, 1), ["x"], ["y"])], PenaltyLoss([variable("y").minimize()]))
+        >>> problem, path = make(), Path(tempfile.mkdtemp(), "model.pt")
+        >>> problem.save(path)
+        >>> x = {"x": torch.ones(2, 3)}
+        >>> bool((make().load(path)(x)["loss"] == problem(x)["loss"]).all())
+        True
         """
         save(self, path)
 

@@ -47,12 +47,14 @@ class Mask:
         counts = self.counts[:, : series.shape[1]]
         place = torch.arange(counts.shape[1], device=counts.device) * counts
         last = place.cummax(1).values.reshape(*counts.shape, *[1] * (series.ndim - 2))
-        return series[:, : counts.shape[1]].take_along_dim(last, 1)
+        # Not take_along_dim, which would fix the batch size of an export.
+        return series.gather(1, last.expand(*counts.shape, *series.shape[2:]))
 
 
 def masked(counts: Tensor, value: Tensor, state: Tensor | None) -> Tensor:
     """`value` where the step counts, `(batch, 1)`; elsewhere the state as it was, or 0 for what is no state."""
-    counts = counts.reshape(len(counts), *[1] * (value.ndim - 1))
+    # Not len(), which would fix the batch size of an export.
+    counts = counts.reshape(counts.shape[0], *[1] * (value.ndim - 1))
     return torch.where(counts, value, value.new_zeros(()) if state is None else state)
 
 

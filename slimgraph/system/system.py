@@ -188,7 +188,9 @@ class System(AsNode, Drawable, metaclass=StrictOptions):
                 if key not in data and key in self._reads:
                     hint = did_you_mean(key, data)
                     start = f" It is a state: give its start, {state}." if key in self.written else ""
-                    raise MissingKeyError(f"{node.title} reads {key!r}, the data holds {sorted(data)}.{hint}{start}")
+                    raise MissingKeyError(
+                        f"{node.title} reads {key!r}, the data holds {sorted(map(str, data))}.{hint}{start}"
+                    )
 
     def _read(self, data: Mapping[str, Tensor], states: Collection[str]) -> Data:
         """What the nodes read from outside, states apart."""
