@@ -26,7 +26,8 @@ class DiffEqIntegrator(Integrator):
     with the number of steps; it is exact up to the tolerance, while `False` differentiates the steps that were taken.
 
     Raises `SlimgraphError` where torchdiffeq is not installed or its solver gives up, `OptionError` for a method or an
-    option that it does not have, and for `adjoint=True` where the right side reads a tensor to be trained that is neither input nor parameter.
+    option that it does not have, and for `adjoint=True` where the right side reads a tensor to be trained that is
+    neither input nor parameter.
 
     >>> step = DiffEqIntegrator(lambda x: -x, h=1.0)
     >>> step(torch.tensor([[1.0]]))
@@ -58,7 +59,8 @@ class DiffEqIntegrator(Integrator):
                 warnings.filterwarnings("error", ".*Unexpected arguments")
                 solver.odeint(torch.mul, torch.zeros(1), torch.tensor([0.0, 1.0]), method=method, options=self.options)
         except (ValueError, UserWarning) as error:
-            raise OptionError(f"DiffEqIntegrator cannot use method={method!r}, options={options}: {error}") from error
+            what = f"method={method!r}, options={options}" if options else f"method={method!r}"
+            raise OptionError(f"DiffEqIntegrator cannot use {what}: {error}") from error
 
     def integrate(self, x: Tensor, *args: Any) -> Tensor:
         def slope(time: Tensor, state: Tensor) -> Tensor:
@@ -84,8 +86,8 @@ class DiffEqIntegrator(Integrator):
                 raise
             raise SlimgraphError(
                 f"DiffEqIntegrator gives up on {self._title} within h={self.h:g} at rtol={self.rtol:g} and "
-                f"atol={self.atol:g}: {error}. Its slope is not finite there, or too steep: look at the states, or take "
-                "a smaller h or larger tolerances"
+                f"atol={self.atol:g}: {error}. Its slope is not finite there, or too steep: look at the states, or "
+                "take a smaller h or larger tolerances"
             ) from error
 
     def _refuse_hidden(self, start: Tensor, x: Tensor, args: Sequence[Any]) -> None:

@@ -16,10 +16,10 @@ from slimgraph.system import picture
 class AsNode(nn.Module):
     """What a System answers as a node, of another System too.
 
-    Within each step of the outer one it runs all its own steps. A state begins at the present entry, where the data give its start; another input
-    `(batch, features)` is constant over the inner steps, and an outer series `(batch, time, inner time, features)`
-    gives the inner one a series at each outer step. The outer series gets the last entry of each output. Windows of
-    the inner one begin anew at each outer step.
+    Within each step of the outer one it runs all its own steps. A state that the data start begins at its present
+    entry; another input `(batch, features)` is constant over the inner steps, and an outer series
+    `(batch, time, inner time, features)` gives the inner one a series at each outer step. The outer series gets the
+    last entry of each output. Windows of the inner one begin anew at each outer step.
     """
 
     name: str | None
