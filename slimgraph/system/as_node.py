@@ -24,13 +24,17 @@ class AsNode(nn.Module):
 
     name: str | None
     input_keys: list[str]
-    output_keys: list[str]
     written: list[str]
     keep: list[str]
     nsteps: int | None
     nstep_key: str
     # nn.ModuleList, whose members the type checker would take for plain modules.
     nodes: Any
+
+    @property
+    def output_keys(self) -> list[str]:
+        """What others may read: the outputs in `keep`."""
+        return self.keep
 
     @property
     def title(self) -> str:

@@ -88,7 +88,7 @@ class System(AsNode, Drawable, metaclass=StrictOptions):
         self.compiled: CompiledSteps | None = None
         wiring.names(nodes)
         self.written = list(wiring.writers(nodes))
-        self.keep = self.output_keys = self._kept(keep)
+        self.keep = self._kept(keep)
         self._refuse_double_writers()
         # What a node reads and writes itself is a state for sure; longer loops show only with the data.
         own_states = {key for node in nodes for key in node.input_keys if key in node.output_keys}
