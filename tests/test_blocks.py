@@ -308,6 +308,8 @@ def test_the_recurrent_block_is_a_recurrence_and_a_readout():
         (lambda: InputConvexNN(3, 2, nonlin=torch.tanh), OptionError, "that is convex, nowhere falls"),
         (lambda: InputConvexNN(3, 2, nonlin=torch.abs), OptionError, "that is convex, nowhere falls"),
         (lambda: InputConvexNN(3, 2, nonlin=nn.PReLU), OptionError, "and has no parameters"),
+        (lambda: InputConvexNN(3, 2, nonlin=lambda x: x.softmax(-1)), OptionError, "takes each number by itself"),
+        (lambda: MLP(3, 2, nonlin=nn.Threshold), OptionError, "without arguments, and Threshold needs some; give a"),
         (lambda: InputConvexNN(3, 2, hsizes=[]), OptionError, "needs a hidden layer, got hsizes=[]"),
         (lambda: PosDef(3), OptionError, "PosDef needs a function or module for g, got int: 3"),
         (lambda: PosDef(torch.neg, eps=0), OptionError, "PosDef needs eps > 0, got eps=0"),
@@ -317,7 +319,7 @@ def test_the_recurrent_block_is_a_recurrence_and_a_readout():
         (lambda: MLP(3, 2)(torch.ones(4, 2), torch.ones(4, 2)), ShapeError, "got 2 + 2 (shapes (4, 2), (4, 2))"),
         (lambda: MLP(3, 2)(torch.ones(4, 1), torch.ones(5, 2)), ShapeError, "last axis only; got (4, 1), (5, 2)"),
         (lambda: MLP(3, 2)([1.0]), ShapeError, "MLP joins tensors that differ in their last axis only; got [1.0]"),
-        (lambda: MLP(3, 2)(), ShapeError, "MLP joins tensors"),
+        (lambda: MLP(3, 2)(), ShapeError, "last axis only; got nothing"),
     ],
 )  # fmt: skip
 def test_a_wrong_option_or_input_says_what_was_needed_and_what_was_there(make, kind, words):

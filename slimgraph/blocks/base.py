@@ -45,7 +45,9 @@ class Block(LookedThrough, metaclass=StrictOptions):
             or any(s[:-1] != shapes[0][:-1] for s in shapes)
         ):
             what = ", ".join(str(s) if isinstance(x, Tensor) else repr(x) for x, s in zip(inputs, shapes, strict=True))
-            raise ShapeError(f"{type(self).__name__} joins tensors that differ in their last axis only; got {what}")
+            raise ShapeError(
+                f"{type(self).__name__} joins tensors that differ in their last axis only; got {what or 'nothing'}"
+            )
         if sum(shape[-1] for shape in shapes) != self.insize:
             got = " + ".join(str(shape[-1]) for shape in shapes)
             raise ShapeError(
@@ -84,7 +86,13 @@ class Block(LookedThrough, metaclass=StrictOptions):
         """A new module of the class, or the function as a module."""
         if not callable(choice):
             raise OptionError(f"{type(self).__name__} needs a class such as nn.SiLU, or a function; got {choice!r}")
-        made: Any = choice() if isinstance(choice, type) else choice
+        try:
+            made: Any = choice() if isinstance(choice, type) else choice
+        except TypeError as error:
+            raise OptionError(
+                f"{type(self).__name__} makes its nonlinearities without arguments, and {choice.__name__} needs some; "  # pyright: ignore
+                f"give a function, such as lambda x: F.threshold(x, 0, 1): {error}"
+            ) from error
         return made if isinstance(made, nn.Module) else Elementwise(made)
 
 

@@ -27,11 +27,11 @@ from slimgraph.system import MovingHorizon
 class Problem(Nested, Toolbox, Drawable, metaclass=StrictOptions):
     """`nodes` run over a batch, then `loss`; loss = objective_loss + penalty_loss + reg_loss.
 
-    The nodes may stand in any order: each runs after the writers of what it reads. Where a key is written twice the
-    declared order holds; `check_overwrite=True` warns of that and `"error"` refuses it. reg_loss is `reg_weight` times
-    the sum of `reg_error()` over the maps in the nodes, each map once. `grad_inference` keeps gradients in evaluation;
-    it is set where a term is derived. `normalizer`, a `slimgraph.data.Normalizer`, is kept, moved and saved with the
-    problem, for `predict` alone: in training the data are normalised before.
+    The nodes may stand in any order: each runs after the writers of what it reads. Those that touch a key which is
+    overwritten keep their declared order; `check_overwrite=True` warns of that and `"error"` refuses it. reg_loss is
+    `reg_weight` times the sum of `reg_error()` over the maps in the nodes, each once. `grad_inference` keeps
+    gradients in evaluation; it is set where a term is derived. `normalizer`, a `slimgraph.data.Normalizer`, is kept,
+    moved and saved with the problem, for `predict` alone: in training the data are normalised before.
 
     Calling it gives a new dict with every key, `loss`, `objective_loss`, `penalty_loss`, `reg_loss` and each term by
     its name; if the batch has a `name` entry, the keys come back as `{name}_{key}`. The batch is not written to.

@@ -40,7 +40,7 @@ class Mask:
     def held(self, series: Tensor) -> Tensor:
         """A series `(batch, time, ...)` in which each sample stays at its last entry that counts; a constant as it is.
 
-        What stands in the padding, even NaN, is never read.
+        What stands in the padding, even NaN, is never read: a sample without steps sees the longest one's first entry.
         """
         if series.ndim == 2:
             return series
@@ -48,7 +48,12 @@ class Mask:
         place = torch.arange(counts.shape[1], device=counts.device) * counts
         last = place.cummax(1).values.reshape(*counts.shape, *[1] * (series.ndim - 2))
         # Not take_along_dim, which would fix the batch size of an export.
-        return series.gather(1, last.expand(*counts.shape, *series.shape[2:]))
+        held = series.gather(1, last.expand(*counts.shape, *series.shape[2:]))
+        if not counts.shape[0]:
+            return held
+        # Zeros would not do: a root or a division has no slope there, and 0 times that is NaN.
+        longest = held.detach().index_select(0, counts.sum(1).argmax(0, True))
+        return torch.where(counts[:, :1].reshape(-1, *[1] * (series.ndim - 1)), held, longest[:, :1])
 
 
 def masked(counts: Tensor, value: Tensor, state: Tensor | None) -> Tensor:
