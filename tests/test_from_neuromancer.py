@@ -1,4 +1,4 @@
-"""docs/from-neuromancer.md: its imports, lines and numbers; and three problems of neuromancer's users, declared and solved."""
+"""docs/from-neuromancer.md: its imports and numbers; three problems of neuromancer's users, declared and solved."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from slimgraph import (
     slim,
     variable,
 )
+from slimgraph.errors import SlimgraphError
 from slimgraph.symbolic import gradient, jacobian
 from slimgraph.training import LitDataModule, LitProblem
 
@@ -118,20 +119,11 @@ def test_defaults_that_set_a_scale_are_neuromancers(call, default):
     assert {name: parameters[name].default for name in default} == default
 
 
-def test_the_lines_that_train_run(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    names: dict = {}
-    exec(BLOCKS[0], names)
-    assert (tmp_path / "problem.svg").stat().st_size > 1000
-    assert names["out"]["u"].shape == (10, 1) and names["out"]["fit"].item() < 0.02
-    assert "policy" in capsys.readouterr().out
-
-
 def shown(line: str, names: dict) -> str:
     """The value of a line of the page as the page shows it; of an error its class."""
     try:
         value = eval(line, names)
-    except Exception as error:
+    except SlimgraphError as error:
         return type(error).__name__
     if not isinstance(value, torch.Tensor):
         return str(value)
@@ -170,11 +162,11 @@ def test_a_policy_learns_the_constrained_optimum_for_every_parameter():
     # min (x - a)^2 + (y - b)^2 with x + y <= 1: the projection of (a, b) onto the half plane.
     lightning.seed_everything(0, verbose=False)
     x, y, a, b = (variable(key) for key in "xyab")
-    net = blocks.MLP(2, 2, linear_map=slim.maps["linear"], nonlin=torch.nn.ReLU, hsizes=[40, 40])
+    net = blocks.MLP(2, 2, linear_map=slim.maps["linear"], nonlin=torch.nn.ReLU, hsizes=[30, 30])
     policy = Node(Halves(net), ["a", "b"], ["x", "y"], name="policy")
     goal = ((x - a) ** 2 + (y - b) ** 2).minimize(name="distance")
     problem = Problem([policy], PenaltyLoss([goal], [10.0 * (x + y <= 1.0)]))
-    fitted(problem, {"a": torch.rand(400, 1) * 2, "b": torch.rand(400, 1) * 2}, epochs=400, lr=5e-3)
+    fitted(problem, {"a": torch.rand(400, 1) * 2, "b": torch.rand(400, 1) * 2}, epochs=250, lr=1e-2)
     p = torch.rand(200, 2, generator=torch.Generator().manual_seed(1)) * 2
     out = problem({"a": p[:, :1], "b": p[:, 1:]})
     exact = p - torch.relu(p.sum(1, keepdim=True) - 1) / 2
@@ -196,12 +188,12 @@ class Halves(torch.nn.Module):
 def test_a_state_space_model_is_identified_through_its_roll_out():
     # An oscillator with an input, dx/dt = A x + B u, learnt through RK4 steps from measured states alone.
     lightning.seed_everything(0, verbose=False)
-    A, B, h, steps = torch.tensor([[0.0, 1.0], [-2.0, -0.5]]), torch.tensor([[0.0], [1.0]]), 0.1, 10
-    exact = torch.linalg.matrix_exp(torch.cat([torch.cat([A, B], 1), torch.zeros(1, 3)]) * h)
+    A, B, h, steps = torch.tensor([[0.0, 1.0], [-2.0, -0.5]]), torch.tensor([[0.0], [1.0]]), 0.1, 8
+    discrete = torch.linalg.matrix_exp(torch.cat([torch.cat([A, B], 1), torch.zeros(1, 3)]) * h)
     start, u = torch.randn(100, 2), torch.randn(100, steps, 1)
     states = [start]
     for k in range(steps):
-        states.append(torch.cat([states[-1], u[:, k]], -1) @ exact[:2].T)
+        states.append(torch.cat([states[-1], u[:, k]], -1) @ discrete[:2].T)
     f = blocks.Linear(3, 2, bias=False)
     plant = System([Node(integrators.RK4(f, h=h), ["x", "u"], ["x"], name="plant")], nstep_key="u")
     x, measured = variable("x"), variable("measured")
@@ -210,7 +202,7 @@ def test_a_state_space_model_is_identified_through_its_roll_out():
     problem = Problem([plant], PenaltyLoss([one_step, all_steps], []))
     data = {"x": start[:, None], "u": u, "measured": torch.stack(states, 1)}
     assert problem(data)["all_steps"] > 1
-    fitted(problem, data, epochs=200, lr=0.05)
+    fitted(problem, data, epochs=150, lr=0.15)
     assert (f.linear.effective_W().T - torch.cat([A, B], 1)).abs().max() < 1e-2
 
 
@@ -225,7 +217,7 @@ def test_a_predictive_policy_steers_a_double_integrator_within_its_bounds():
     terms = [(5.0 * x**2).minimize(name="regulate"), (0.2 * u**2).minimize(name="effort")]
     bounds = [10.0 * (x[:, 1:] >= -10.0), 10.0 * (x[:, 1:] <= 10.0), 10.0 * ((x[:, [-1]] <= 0.1) ^ 2)]
     problem = Problem([loop], PenaltyLoss(terms, bounds))
-    fitted(problem, {"x": 2 * torch.rand(300, 1, 2) - 1}, epochs=200, lr=0.01)
+    fitted(problem, {"x": 2 * torch.rand(300, 1, 2) - 1}, epochs=100, lr=0.02)
     loop.nsteps = 40
     corners = torch.tensor([[[a, b]] for a in (-1.0, 1.0) for b in (-0.5, 0.5)])
     out = loop({"x": corners})

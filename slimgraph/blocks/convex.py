@@ -78,8 +78,9 @@ class PosDef(LookedThrough, metaclass=StrictOptions):
 
     `g` is any function or module from x `(..., n)` to `(..., m)`, and V has g's shape; s(t) is 0 for t <= 0,
     t^2 / (2 d) up to t = d and t - d/2 beyond, so that V is as smooth as that. Where g is an `InputConvexNN`, V is
-    convex. With `max`, V is cut off there. Raises `OptionError` for a g that cannot be called, or max, eps or d that are
-    not > 0.
+    convex. With `max`, V is cut off there.
+
+    Raises `OptionError` for a g that cannot be called, or max, eps or d that are not > 0.
 
     >>> V = PosDef(InputConvexNN(2, 1))
     >>> V(torch.zeros(1, 2)).item(), bool((V(torch.randn(100, 2)) > 0).all())
