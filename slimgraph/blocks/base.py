@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slimgraph import slim
 from slimgraph.errors import OptionError, ShapeError, StrictOptions
 from slimgraph.slim import LinearBase, LookedThrough, get_map
 from slimgraph.slim.cells import MapChoice, check_mapping
@@ -65,6 +66,8 @@ class Block(LookedThrough, metaclass=StrictOptions):
         check_mapping(self, "linargs", options)
         if "bias" in options:
             raise OptionError(f"{name} gives its maps a bias with its own option bias; got it in linargs")
+        # neuromancer's notebooks write torch's layer here; slim.Linear is the same with the interface of a map.
+        choice = slim.Linear if choice is nn.Linear else choice
         try:
             made = get_map(choice)(insize, outsize, bias=bias, **options)
         except OptionError as error:

@@ -86,7 +86,9 @@ class PosDef(LookedThrough, metaclass=StrictOptions):
 
     `g` is any function or module from x `(..., n)` to `(..., m)`, and V has g's shape; s(t) is 0 for t <= 0,
     t^2 / (2 d) up to t = d and t - d/2 beyond, so that V is as smooth as that. Where g is an `InputConvexNN`, V is
-    convex. Raises `OptionError` for a g that cannot be called, or eps or d that are not > 0.
+    convex. With `max`, V is cut off there.
+
+    Raises `OptionError` for a g that cannot be called, or max, eps or d that are not > 0.
 
     >>> V = PosDef(InputConvexNN(2, 1))
     >>> V(torch.zeros(1, 2)).item(), bool((V(torch.randn(100, 2)) > 0).all())
@@ -95,13 +97,14 @@ class PosDef(LookedThrough, metaclass=StrictOptions):
     Source: Kolter, Manek, Learning Stable Deep Dynamics Models, NeurIPS 2019, arXiv:2001.06116.
     """
 
-    def __init__(self, g: Callable[[Tensor], Tensor], *, eps: float = 0.01, d: float = 1.0):
+    def __init__(self, g: Callable[[Tensor], Tensor], max: float | None = None, eps: float = 0.01, d: float = 1.0):
         super().__init__()
         if not callable(g):
             raise OptionError(f"PosDef needs a function or module for g, got {type(g).__name__}: {g!r}")
         self.g: Any = g
         self.insize = self.in_features = getattr(g, "insize", getattr(g, "in_features", None))
         self.outsize = self.out_features = getattr(g, "outsize", getattr(g, "out_features", None))
+        self.max = None if max is None else check_number(self, "max", max, above=0.0)
         self.eps, self.d = check_number(self, "eps", eps, above=0.0), check_number(self, "d", d, above=0.0)
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -112,7 +115,8 @@ class PosDef(LookedThrough, metaclass=StrictOptions):
         with materialized(self):
             t = self.g(x) - self.g(x.new_zeros(*[1] * (x.ndim - 1), x.shape[-1]))
         inside = t.clamp(0.0, self.d)
-        return inside * (t.clamp(min=0.0) - inside / 2) / self.d + self.eps * x.square().sum(-1, keepdim=True)
+        V = inside * (t.clamp(min=0.0) - inside / 2) / self.d + self.eps * x.square().sum(-1, keepdim=True)
+        return V if self.max is None else V.clamp(max=self.max)
 
     def extra_repr(self) -> str:
-        return f"eps={self.eps:g}, d={self.d:g}"
+        return ("" if self.max is None else f"max={self.max:g}, ") + f"eps={self.eps:g}, d={self.d:g}"

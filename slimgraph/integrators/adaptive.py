@@ -40,7 +40,7 @@ class DiffEqIntegrator(Integrator):
         self,
         block: RightSide,
         interp_u: Interpolation | None = None,
-        h: float = 0.1,
+        h: float = 0.001,
         method: str = "dopri5",
         *,
         rtol: float = 1e-6,
