@@ -106,11 +106,22 @@ def timed(work: Work, calls: int) -> float:
 
 def peak_memory(work: Work) -> float:
     """The most KiB that torch's CPU allocator held at once for one call, after one that fills what is kept for good."""
+    return max(_memory(work)) / 1024
+
+
+def held_memory(work: Work) -> float:
+    """The KiB that what `work` returns holds on to, such as a loss with all that its backward pass needs."""
+    return _memory(work)[-1] / 1024
+
+
+def _memory(work: Work) -> list[int]:
+    """The bytes that torch's CPU allocator held after each change during one call, the result being alive."""
     work()
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        work()
+        result = work()
+    del result
     events: Any = profiled.profiler
     changes = [event for event in events.kineto_results.events() if event.name() == "[memory]"]
     changes.sort(key=lambda event: event.start_ns())
-    return max(itertools.accumulate(event.nbytes() for event in changes)) / 1024
+    return list(itertools.accumulate(event.nbytes() for event in changes))

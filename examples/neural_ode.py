@@ -1,6 +1,6 @@
 """A neural ODE: the Van der Pol oscillator learnt from what scipy solved, as dx/dt = f(x) with a network f.
 
-x1' = x2, x2' = (1 - x1^2) x2 - x1. The network never sees a slope: it is rolled out by RK4 over a second of each
+x1' = x2, x2' = (1 - x1^2) x2 - x1. The network never sees a slope: it is rolled out by RK4 over one second of each
 trajectory and fitted to the states. The test is a free run of 10 s from a start of its own, by an adaptive solver.
 """
 
@@ -12,13 +12,9 @@ import time
 from pathlib import Path
 
 import lightning
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from neural_ode_plots import draw
 from scipy.integrate import solve_ivp
 from torch import nn
 
@@ -28,7 +24,7 @@ from slimgraph.data import windows
 from slimgraph.integrators import RK4, DiffEqIntegrator
 from slimgraph.training import FitProgress, LitDataModule, LitProblem
 
-H, STARTS, LENGTH, HORIZON, TEST = 0.1, 24, 60, 10, 100  # step in s; trajectories, and steps of each; window; test
+H, STARTS, LENGTH, HORIZON, TEST = 0.1, 48, 30, 10, 100  # step in s; trajectories, and steps of each; window; test
 TEST_START = (-1.5, 2.0)
 
 
@@ -73,25 +69,6 @@ def free_run(step, start=TEST_START, nsteps=TEST):
     return system({"x": torch.tensor(start).reshape(1, 1, 2)})["x"][0]
 
 
-def draw(path, truth, learnt):
-    """The test in the plane of the states, and over time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure, (plane, series) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained", width_ratios=(2, 3))
-    seconds = H * np.arange(len(truth))
-    plane.plot(*truth.T, color="0.6", lw=4, label="scipy")
-    plane.plot(*learnt.T, "k--", lw=1.2, label="learnt, free run")
-    plane.plot(*truth[0], "ko")
-    plane.set(xlabel="x1", ylabel="x2", title="from an unseen start (dot)")
-    plane.legend()
-    for place, color in enumerate(("C0", "C1")):
-        series.plot(seconds, truth[:, place], color=color, lw=4, alpha=0.4, label=f"x{place + 1}, scipy")
-        series.plot(seconds, learnt[:, place], "--", color=color, lw=1.2, label=f"x{place + 1}, learnt")
-    series.set(xlabel="time [s]", title="a free run of 10 s")
-    series.legend(ncols=2)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
 def main():
     """Fit the network, run it freely, print its error and draw it."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -110,7 +87,7 @@ def main():
         learnt = free_run(step)
         print(f"relative error of the free run by {name}: {(learnt - truth).norm() / truth.norm():.2%}")
     path = args.out.resolve() / "neural_ode.png"
-    draw(path, truth, learnt)
+    draw(path, H, truth, learnt)
     print(f"picture: {path}")
 
 

@@ -16,7 +16,7 @@ import lightning
 import numpy as np
 import torch
 from parametric_nlp_functions import FUNCTIONS, GRID, P_MAX, P_MIN, exact, violation
-from parametric_nlp_model import LOSSES, SAMPLES, make_problem
+from parametric_nlp_model import LOSSES, SAMPLES, FallingWeight, make_problem
 from parametric_nlp_plots import draw, show
 
 from slimgraph.data import DictDataset
@@ -35,8 +35,8 @@ def train(problem, epochs, label):
     """`problem` after that many steps on all samples at once, and its loss on p's between them."""
     data = DictDataset({"p": column(np.linspace(P_MIN, P_MAX, SAMPLES))}, name="train", index=True)
     trainer = lightning.Trainer(
-        max_epochs=epochs, callbacks=[FitProgress(label, ("train_loss",))], accelerator="cpu", logger=False,
-        enable_checkpointing=False, enable_model_summary=False,
+        max_epochs=epochs, callbacks=[FitProgress(label, ("train_loss",)), FallingWeight()], accelerator="cpu",
+        logger=False, enable_checkpointing=False, enable_model_summary=False,
     )  # fmt: skip
     module = LitProblem(problem, "Adam", LR, "CosineAnnealingLR", scheduler_args={"T_max": epochs})
     trainer.fit(module, LitDataModule(data, batch_size=None, shuffle=False))

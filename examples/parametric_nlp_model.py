@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import lightning
 import torch
 from parametric_nlp_functions import FUNCTIONS, P_MAX, P_MIN
 from torch import nn
@@ -32,6 +33,17 @@ class Path(nn.Sequential):
         return (p * super().forward((p - middle) / half)).split(1, dim=-1)
 
 
+class FallingWeight(lightning.Callback):
+    """The weight of a barrier falls during the fit, so that a path begins well inside and ends near the bound."""
+
+    FIRST, LAST = 0.1, 1e-3
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        loss, done = pl_module.problem.loss, trainer.current_epoch / trainer.max_epochs
+        for constraint in loss.constraints if isinstance(loss, BarrierLoss) else ():
+            constraint.weight = self.FIRST * (self.LAST / self.FIRST) ** done
+
+
 def make_problem(function, loss="lagrange", angle=0.0):
     """min f(x, y) with (p/2)^2 <= x^2 + y^2 <= p^2 and x >= y, in double precision."""
     x, y, p = variable("x"), variable("y"), variable("p")
@@ -39,9 +51,10 @@ def make_problem(function, loss="lagrange", angle=0.0):
     constraints = [square >= (p / 2) ** 2 + MARGIN, square <= p**2 - MARGIN, x >= y + MARGIN]
     objectives = [FUNCTIONS[function](x, y).minimize(weight=SCALES[function], name="f")]
     if loss == "penalty":
-        made = PenaltyLoss(objectives, [10 * c for c in constraints])
+        made = PenaltyLoss(objectives, [30 * c for c in constraints])
     elif loss == "barrier":
-        made = BarrierLoss(objectives, [0.01 * c for c in constraints], barrier="log", upper_bound=5.0)
+        # Beyond the bound the tangent has the slope e^10, times the last weight 22: more than any multiplier here.
+        made = BarrierLoss(objectives, constraints, barrier="log", upper_bound=10.0)
     else:
         made = AugmentedLagrangeLoss(
             objectives, constraints, range(SAMPLES), inner_loop=50, mu_init=1.0, per_sample=True

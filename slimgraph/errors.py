@@ -119,8 +119,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that is most like `name`, or None when none is."""
-    found = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)
-    return found[0] if found else None
+    # Not get_close_matches: torch.compile, which tells of a missing key too, cannot follow its heap.
+    likeness = [(difflib.SequenceMatcher(None, str(k), str(name)).ratio(), str(k)) for k in known]
+    best, found = max(likeness, default=(0.0, ""))
+    return found if best >= 0.5 else None
 
 
 class StrictOptions(ABCMeta):

@@ -259,3 +259,20 @@ class _Diagram:
             if not any(k == key and not feedback for _, _, k, feedback in leaving):
                 self.graph.add_node(f"result:{key}", kind="data", label=key)
                 self.graph.add_edge(place, f"result:{key}", key=key)
+
+
+def select(nodes: Sequence[Any], outputs: Iterable[str]) -> list[int]:
+    """The places of those nodes, given in run order, on which the last value of each key in `outputs` depends.
+
+    A node may name `optional_keys`, which it reads where somebody gives them; None means any key.
+    """
+    needed, kept = set(outputs), []
+    for place in reversed(range(len(nodes))):
+        node = nodes[place]
+        given = {*node.output_keys}
+        if needed.isdisjoint(given):
+            continue
+        kept.append(place)
+        optional = getattr(node, "optional_keys", ())
+        needed = (needed - given) | {*node.input_keys, *(writers(nodes[:place]) if optional is None else optional)}
+    return kept[::-1]

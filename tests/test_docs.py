@@ -1,4 +1,4 @@
-"""The pages about the maps: the table is the registry's own, the lines of code run."""
+"""The pages of docs: the table of maps is the registry's own, the lines of code run and print what the pages show."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from slimgraph import slim
+from slimgraph import blocks, integrators, slim
 from tests.helpers import keys
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -66,6 +66,25 @@ def test_the_code_of_the_table_of_maps_runs(capsys):
     assert capsys.readouterr().out == "('OrthogonalLinear',)\n('SpectralLinear',)\nFalse\n"
 
 
+def test_the_code_of_the_page_of_blocks_runs(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "blocks.md").read_text(), re.DOTALL)
+    exec(code, {})
+    assert capsys.readouterr().out == "(5, 21, 2) True\n"
+
+
+def test_the_page_of_blocks_has_a_row_for_each_block_and_integrator():
+    rows = re.findall(r"^\| `(\w+)", (DOCS / "blocks.md").read_text(), re.MULTILINE)
+    offered = {*blocks.__all__, *integrators.__all__} - {"Block", "Integrator"}
+    assert set(rows) == offered and len(rows) == len(offered)
+
+
+def test_the_code_of_the_page_on_infeasibility_prints_what_it_shows(capsys):
+    page = (DOCS / "infeasibility.md").read_text()
+    (code, shown) = re.search(r"```python\n(.*?)```\n\n((?:    [^\n]*\n)+)", page, re.DOTALL).groups()
+    exec(code, {})
+    assert capsys.readouterr().out.split("\n") == [line[4:] for line in shown.split("\n")]
+
+
 def test_the_page_of_graphs_says_what_happens():
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / "graphs.md").read_text(), re.DOTALL)
     page = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, "graphs.md", None, 0)
@@ -73,3 +92,20 @@ def test_the_page_of_graphs_says_what_happens():
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     runner.run(page, out=told.append)
     assert len(page.examples) > 25 and not told, "".join(told)
+
+
+def test_the_code_of_the_page_on_deployment_runs(capsys):
+    blocks = re.findall(r"```(python)?\n(.*?)```", (DOCS / "deployment.md").read_text(), re.DOTALL)
+    names: dict[str, object] = {}
+    for (kind, code), (_, printed) in zip(blocks, blocks[1:], strict=False):
+        if kind:
+            exec(code, names)
+            assert capsys.readouterr().out == printed
+
+
+def test_the_page_on_check_prints_what_it_says(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page, names = (DOCS / "check.md").read_text(), {}
+    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(code, names)
+    assert capsys.readouterr().out == "".join(re.findall(r"```text\n(.*?)```", page, re.DOTALL))

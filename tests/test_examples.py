@@ -304,6 +304,46 @@ def test_every_transform_is_learnt_from_three_seeds(transforms, name, n):
         assert transforms.learn(name, n, tied_weight=False)[-1][-1] < 1e-4
 
 
+# ---- a neural ODE
+
+
+def test_the_neural_ode_leaves_numbers_and_a_picture(tmp_path):
+    pytest.importorskip("torchdiffeq")
+    done = run("neural_ode.py", "--quick", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    picture = tmp_path / "out" / "neural_ode.png"
+    assert str(picture) in done.stdout and picture.stat().st_size > 20_000
+    for word in ("CPU time", "free run by RK4:", "free run by dopri5:"):
+        assert word in done.stdout
+    assert "train_loss" in done.stderr  # the bar, at its end
+
+
+def test_the_free_run_of_the_true_oscillator_is_scipys(monkeypatch):
+    pytest.importorskip("scipy")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import neural_ode
+
+    def slope(x):
+        a, b = x.unbind(-1)
+        return torch.stack(neural_ode.van_der_pol(0.0, (a, b)), -1)
+
+    told = neural_ode.free_run(neural_ode.RK4(slope, h=neural_ode.H))
+    assert told.shape == (neural_ode.TEST + 1, 2)
+    assert (told - neural_ode.solved(neural_ode.TEST_START, neural_ode.TEST)).abs().max() < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_oscillator_is_learnt_to_five_percent_of_an_unseen_trajectory(monkeypatch):
+    pytest.importorskip("torchdiffeq")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import neural_ode
+
+    truth = neural_ode.solved(neural_ode.TEST_START, neural_ode.TEST)
+    learnt = neural_ode.free_run(neural_ode.DiffEqIntegrator(neural_ode.fit(), h=neural_ode.H))
+    assert (learnt - truth).norm() <= 0.05 * truth.norm()
+
+
 # ---- parametric optimisation
 
 
@@ -378,13 +418,93 @@ def test_a_second_fit_of_a_path_gives_the_same_numbers(parametric):
     assert all(same) and not all(differ)
 
 
+def test_the_weight_of_a_barrier_falls_and_that_of_a_penalty_stays(parametric):
+    example, _ = parametric
+    weights = [[c.weight for c in example.fit("beale", loss, quick=True).loss.constraints] for loss in example.LOSSES]
+    fallen = 0.1 * 0.01 ** (4 / 5)  # in the last of five epochs
+    assert sum(weights, []) == pytest.approx(3 * [30] + 3 * [fallen] + 3 * [1])
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("loss", ["penalty", "barrier", "lagrange"])
 @pytest.mark.parametrize("function", ["rosenbrock", "himmelblau", "beale"])
-def test_the_path_of_the_optimum_is_learnt(parametric, function):
+def test_the_path_of_the_optimum_is_learnt(parametric, function, loss):
     import numpy as np
 
     example, functions = parametric
     best = np.array([functions.exact(function, p) for p in functions.GRID])
-    gap, worst = example.errors(best, example.follow(example.fit(function), function, functions.GRID))
+    gap, worst = example.errors(best, example.follow(example.fit(function, loss), function, functions.GRID))
     assert gap <= 0.01 and worst <= 1e-3
+
+
+# ---- cascaded tanks
+
+
+@pytest.fixture
+def tanks(monkeypatch):
+    """The modules of the cascaded-tanks example."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import cascaded_tanks
+    import cascaded_tanks_data
+    import cascaded_tanks_model
+
+    return cascaded_tanks, cascaded_tanks_data, cascaded_tanks_model
+
+
+def test_the_tanks_run_from_any_folder_and_leave_their_pictures(tmp_path):
+    done = run("cascaded_tanks.py", "--quick", "--out", tmp_path / "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name in ("cascaded_tanks.svg", "cascaded_tanks.png"):
+        picture = tmp_path / "out" / name
+        assert str(picture) in done.stdout and picture.stat().st_size > 5_000
+    for word in ("k1 = ", "sqrt(V)/s", "x1 at the start", "share of the overflow", "the mean level 2.106 V"):
+        assert word in done.stdout
+    # A few steps on 192 samples already beat the mean level more than threefold.
+    assert float(done.stdout.split("free run: RMSE ")[1].split()[0]) < 0.7
+
+
+def test_the_balance_is_a_hand_written_loop_and_the_overflow_falls_down(tanks):
+    _, _, model = tanks
+    problem = model.make_problem("physics")
+    u = torch.tensor([4.0] * 5 + [12.0] * 25 + [0.0] * 60).double()
+    with torch.no_grad():
+        unused = dict.fromkeys(("y", "counted"), u[None, :, None])
+        x = problem.step({"u": u[None, :, None], "y0": torch.tensor([[9.0]]).double(), **unused})["x"][0]
+    upper, lower, spilt = 5.0, 9.0, False
+    for k, pump in enumerate(u.tolist()):
+        assert x[k].tolist() == pytest.approx([upper, lower], abs=1e-6)
+        roots = max(upper, 0.01) ** 0.5, max(lower, 0.01) ** 0.5
+        upper, lower = upper + 4 * (0.04 * pump - 0.05 * roots[0]), lower + 4 * 0.05 * (roots[0] - roots[1])
+        spilt = spilt or upper > 10
+        upper, lower = min(upper, 10), min(lower + 0.5 * max(upper - 10, 0), 10)
+    assert spilt and x.max() == 10
+
+
+def test_gradients_are_finite_where_the_tanks_are_empty(tanks):
+    _, _, model = tanks
+    problem = model.make_problem()
+    torch.nn.init.zeros_(problem.node("start").callable.upper)
+    series = dict.fromkeys(("u", "y", "counted"), torch.zeros(1, 400, 1).double())
+    problem(series | {"y0": torch.zeros(1, 1).double(), "counted": series["u"] + 1})["loss"].backward()
+    assert all(p.grad.isfinite().all() for p in problem.parameters() if p.grad is not None)
+
+
+def test_the_last_quarter_alone_chooses_the_epoch(tanks):
+    _, data, _ = tanks
+    records = data.load()
+    held = data.sample(*records["Est"], fitted=data.FITTED)
+    assert held["counted"][0, :, 0].nonzero().min() == data.FITTED - 1  # y starts at sample 1
+    assert held["counted"].mean() == pytest.approx(1.0)
+    u, y = records["Est"]
+    levels = y[0].expand(-1, 2) + 0.25
+    assert data.rmse(levels, y) == pytest.approx(0.25)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_tanks_reach_their_accuracy(tanks):
+    example, data, _ = tanks
+    records = data.load()
+    run = example.free_run(example.fit(records), *records["Val"])
+    assert data.rmse(run, records["Val"][1]) <= 0.35

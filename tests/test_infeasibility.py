@@ -229,9 +229,76 @@ def test_it_prints_at_most_100_columns_and_is_json():
         (lambda: explain_infeasibility(net([x <= 1]), data, free="x"), OptionError, r"a list of keys; got str: 'x'"),
         (lambda: explain_infeasibility(net([x <= 1]), {**data, "i": torch.arange(4)}, free=["i"]), DtypeError,
          "free='i' has the dtype torch.int64"),
-        (lambda: explain_infeasibility(net([x <= 1]), data, starts=0), OptionError, "starts >= 1 .* got 0 and 1e-05"),
+        (lambda: explain_infeasibility(net([x <= 1]), data, starts=1.5), OptionError, "starts >= 1; got starts=1.5"),
+        (lambda: explain_infeasibility(net([x <= 1]), data, seed="a"), OptionError, "number seed >= 0; got seed='a'"),
+        (lambda: explain_infeasibility(net([x <= 1]), data, tolerance=float("inf")), OptionError, "got tolerance=inf"),
+        (lambda: explain_infeasibility(nn.Linear(1, 1), data), OptionError, "needs a Problem; got Linear"),
+        (lambda: explain_infeasibility(net([x <= 1]), [1]), OptionError, "data as a dict of tensors; got list"),
+        (lambda: explain_infeasibility(net([x <= 1]), {"p": torch.ones(0, 2)}), OptionError, r"sample; got p \(0, 2\)"),
+        (lambda: explain_infeasibility(net([x <= 1]), data, starts=0), OptionError, "starts >= 1; got starts=0"),
     ],
 )  # fmt: skip
 def test_wrong_input_is_named(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+# ---- a System with a trained node inside
+
+
+def controlled(constraints, x0=1.0, nsteps=10, outer=(), **options):
+    """x <- 0.8 x + 0.2 u with a trained policy x -> u, from x0."""
+    torch.manual_seed(0)
+    policy = Node(nn.Linear(1, 1), ["x"], ["u"], name="policy")
+    plant = Node(lambda x, u: 0.8 * x + 0.2 * u, ["x", "u"], ["x"], name="plant")
+    system = System([policy, plant], nsteps=nsteps, **options)
+    return Problem([system, *outer], PenaltyLoss([], constraints)), {"x": torch.full((2, 1, 1), x0)}
+
+
+@pytest.mark.parametrize("options", [{}, {"keep": ["x"]}], ids=["all kept", "the state kept"])
+def test_within_a_system_what_the_trained_node_gives_is_free_and_the_model_computes(options):
+    """From x = 1 with u <= 1 x stays at most 1: reach and power conflict, though x alone could be anything."""
+    given = [] if options else named(power=u <= 1, sign=u >= 0)
+    if options:
+        # What is not kept cannot stand in a constraint; x rises by at most a fifth of 1 - x where u <= 1.
+        given = named(power=x[:, 1:] <= 0.8 * x[:, :-1] + 0.2, sign=x >= 0)
+    found = explain_infeasibility(*controlled([*named(reach=x[:, -1:] >= 3), *given], **options))
+    assert found.free == ["u"] and found.conflict == ["reach", "power"] and found.samples == [0, 1]
+    kept = [*named(reach=x[:, -1:] >= 0.99), *given]
+    assert explain_infeasibility(*controlled(kept, **options)).feasible
+
+
+def test_how_far_a_free_series_reaches_is_what_the_model_says():
+    """The largest x after n steps of u = 1 from 0 is 1 - 0.8^n."""
+    most = 1 - 0.8**4
+    for reach, feasible in ((most - 1e-3, True), (most + 1e-3, False)):
+        problem, start = controlled(named(reach=x[:, -1:] >= reach, power=u <= 1), x0=0.0, nsteps=4)
+        assert explain_infeasibility(problem, start).feasible is feasible
+
+
+def test_a_start_that_the_data_give_is_not_free():
+    """A trained model of the whole step: its x may be anything but the first."""
+    problem = Problem([System([Node(nn.Linear(1, 1), ["x"], ["x"])], nsteps=3)], PenaltyLoss([], named(low=x <= 0)))
+    found = explain_infeasibility(problem, {"x": torch.ones(2, 1, 1)})
+    assert found.conflict == ["low"] and found.slacks[0].mean == pytest.approx(1 / 4, abs=1e-3)
+    assert explain_infeasibility(problem, {"x": -torch.ones(2, 1, 1)}).feasible
+
+
+def test_keys_inside_a_system_may_be_listed():
+    problem, start = controlled(named(reach=x[:, -1:] >= 3, power=u <= 1))
+    assert explain_infeasibility(problem, start, free=["u"]).conflict == ["reach", "power"]
+    # A free x leaves the policy as it stands: its u is what it makes of that x.
+    found = explain_infeasibility(problem, start, free=[x])
+    assert found.free == ["x"] and explain_infeasibility(problem, start, free=["u", "x"]).feasible
+    fixed = Problem(list(problem.nodes), PenaltyLoss([], named(still=u[:, 1:] == 0, moved=x[:, 1:] == 5)))
+    assert explain_infeasibility(fixed, start, free=[x]).conflict == ["still", "moved"]
+
+
+def test_a_part_of_what_a_node_in_a_system_gives_is_refused():
+    both = Node(lambda x: (x, 2 * x), ["x"], ["u", "w"], name="both")
+    plant = Node(lambda x, u: x + u, ["x", "u"], ["x"], name="plant")
+    problem = Problem([System([both, plant], nsteps=2)], PenaltyLoss([], [x <= 1]))
+    with pytest.raises(
+        OptionError, match=r"free=\['u'\] holds a part of what node 'both' in a System writes; add \['w"
+    ):
+        explain_infeasibility(problem, {"x": torch.ones(2, 1, 1)}, free=["u"])

@@ -9,7 +9,14 @@ import pytest
 import torch
 
 from slimgraph import AugmentedLagrangeLoss, BarrierLoss, Loss, PenaltyLoss, variable
-from slimgraph.errors import DuplicateNameError, MissingKeyError, OptionError, ShapeError, UnknownOptionError
+from slimgraph.errors import (
+    DtypeError,
+    DuplicateNameError,
+    MissingKeyError,
+    OptionError,
+    ShapeError,
+    UnknownOptionError,
+)
 from slimgraph.losses import BARRIERS
 
 x, y = variable("x"), variable("y")
@@ -121,7 +128,7 @@ def test_a_log_barrier_stops_on_its_central_path(weight):
 
 
 def test_an_error_inside_a_term_names_it_with_its_shapes():
-    with pytest.raises(RuntimeError, match="must match the size") as caught:
+    with pytest.raises(ShapeError, match="must match the size") as caught:
         PenaltyLoss([y.minimize()], [y <= 1, with_name(x <= y, "order")])(
             {"x": torch.ones(2, 2), "y": torch.ones(2, 3)}
         )
@@ -182,6 +189,10 @@ def test_per_sample_multipliers_follow_the_index():
         loss({"y": data["y"]})
     with pytest.raises(ShapeError, match=wanted + r"y \(2, 1\), index \(2, 1\)"):
         loss({"y": data["y"], "index": data["index"][:, None]})
+    with pytest.raises(DtypeError, match="'index' numbers the samples; it needs whole numbers, got torch.float32"):
+        loss({"y": data["y"], "index": torch.tensor([0.5, 1.0])})
+    with pytest.raises(MissingKeyError, match=r"needs 'C_values' of a forward pass, the output holds \['y'\]"):
+        loss.update({"y": data["y"]})
 
 
 def test_weights_may_change_and_widths_may_not():
@@ -269,17 +280,32 @@ def test_multipliers_are_saved_and_come_back_in_a_fresh_loss():
         (lambda: Loss("xy", torch.mean), OptionError, r"is a list of keys; got 'xy'. Write \['xy'\]"),
         (lambda: BarrierLoss([], [], barrier="log1"), UnknownOptionError, "no barrier 'log1'. Did you mean 'log10'"),
         (lambda: BarrierLoss([], [], barrier=lambda z: -z), OptionError, "to upper_bound=1.0 below 0; .* slope -1"),
-        (lambda: AugmentedLagrangeLoss([], [], sigma=0.5), OptionError, "needs sigma >= 1; got 0.5"),
-        (lambda: AugmentedLagrangeLoss([], [], mu_init=2.0, mu_max=1.0), OptionError, "mu_init=2.0, mu_max=1.0"),
-        (lambda: AugmentedLagrangeLoss([], [], mu_init=0.0), OptionError, "mu_init=0.0, mu_max=1000.0"),
-        (lambda: AugmentedLagrangeLoss([], [], mu_max=float("inf")), OptionError, "finite; got .*, mu_max=inf"),
+        (lambda: AugmentedLagrangeLoss([], [], sigma=0.5), OptionError, "needs sigma >= 1, got sigma=0.5"),
+        (lambda: AugmentedLagrangeLoss([], [], sigma="2"), OptionError, "needs a number for sigma, got sigma='2'"),
+        (lambda: AugmentedLagrangeLoss([], [], eta=float("inf")), OptionError, "needs a finite eta, got eta=inf"),
+        (lambda: AugmentedLagrangeLoss([], [], inner_loop=2.5), OptionError, "whole number for inner_loop, got 2.5"),
+        (lambda: AugmentedLagrangeLoss([], [], inner_loop=True), OptionError, "whole number for inner_loop, got True"),
+        (lambda: AugmentedLagrangeLoss([], [], inner_loop=0), OptionError, "needs inner_loop >= 1, got inner_loop=0"),
+        (lambda: AugmentedLagrangeLoss([], [], per_sample="no"), OptionError, "to be True or False, got 'no'"),
+        (lambda: AugmentedLagrangeLoss([], [], mu_init=2.0, mu_max=1.0), OptionError, "mu_init=2.0 and mu_max=1.0"),
+        (lambda: AugmentedLagrangeLoss([], [], mu_init=0.0), OptionError, "needs mu_init > 0, got mu_init=0.0"),
+        (lambda: AugmentedLagrangeLoss([], [], mu_max=float("inf")), OptionError, "needs a finite mu_max"),
         (lambda: AugmentedLagrangeLoss([], [], per_sample=True), OptionError, "needs train_data"),
         (lambda: AugmentedLagrangeLoss([], [], 5, per_sample=True), OptionError, r"or range\(samples\); got 5"),
         (lambda: AugmentedLagrangeLoss([], [], {}, per_sample=True), OptionError, r"range\(samples\); got \(\)"),
         (lambda: BarrierLoss([], [], barrier="lag"), UnknownOptionError,
          "There are log10, log, inverse, softexp, softlog, expshift, or a callable"),
         (lambda: BarrierLoss([], [], barrier=3), UnknownOptionError, r"no barrier 3\. There are log10"),
-        (lambda: BarrierLoss([], [], upper_bound=-1.0), OptionError, "upper_bound > 0; got -1.0"),
+        (lambda: BarrierLoss([], [], upper_bound=-1.0), OptionError, "upper_bound > 0, got upper_bound=-1.0"),
+        (lambda: BarrierLoss([], [], upper_bound="1"), OptionError, "a number for upper_bound, got upper_bound='1'"),
+        (lambda: BarrierLoss([], [], shift=None), OptionError, "a number for shift, got shift=None"),
+        (lambda: BarrierLoss([], [], alpha=0.0), OptionError, "needs alpha > 0, got alpha=0.0"),
+        (lambda: BarrierLoss([], [], barrier=["log"]), UnknownOptionError, r"no barrier \['log'\]. There are log10"),
+        (lambda: BarrierLoss([], [], barrier=lambda z: 1.0), OptionError, "for each entry .* its cost, .* gave 1.0"),
+        (lambda: BarrierLoss([], [], barrier=torch.sum), OptionError, r"gave \(\) for \(2, 3\), with a gradient"),
+        (lambda: BarrierLoss([], [], barrier=torch.ones_like), OptionError, r"gave \(2, 3\) .*, without a gradient"),
+        (lambda: PenaltyLoss(None), OptionError, r"objectives is a list of Objectives; got None. Write \[\] for none"),
+        (lambda: PenaltyLoss() + 1, OptionError, r"of one kind and options add; got PenaltyLoss\(\) and 1"),
         (lambda: AugmentedLagrangeLoss([], [], innerloop=3), UnknownOptionError, "'innerloop'. Did you mean 'inner_l"),
         (lambda: PenaltyLoss([], [x <= 1, y <= 1])({"x": torch.ones(2, 1), "y": torch.ones(3, 1)}), ShapeError,
          r"'constraint_1': \(2, 1\), 'constraint_2': \(3, 1\)"),
@@ -290,3 +316,45 @@ def test_multipliers_are_saved_and_come_back_in_a_fresh_loss():
 def test_wrong_input_is_named(make, error, words):
     with pytest.raises(error, match=words):
         make()
+
+
+def test_a_generator_of_terms_is_read_once_and_kept():
+    loss = PenaltyLoss((o for o in [x.minimize()]), (c for c in [x <= 0]))
+    assert len(loss.objectives) == len(loss.constraints) == 1 and loss(batch)["penalty_loss"] > 0
+
+
+def test_a_multiple_by_what_is_no_number_is_a_type_error_and_a_tensor_is_a_weight():
+    loss = PenaltyLoss([x.minimize()], [x <= 0])
+    for wrong in ("2", None):
+        with pytest.raises(TypeError, match="PenaltyLoss"):
+            wrong * loss
+    torch.testing.assert_close((torch.tensor(2.0) * loss)(batch)["loss"], 2 * loss(batch)["loss"])
+
+
+def test_an_update_without_constraints_changes_nothing():
+    """A fit whose loss has objectives alone makes outer steps too."""
+    loss = AugmentedLagrangeLoss([x.minimize()])
+    mu = loss.mu.clone()
+    loss.update(loss(batch))
+    assert loss.multipliers is None and torch.equal(loss.mu, mu)
+
+
+@pytest.mark.parametrize("make", [PenaltyLoss, BarrierLoss, AugmentedLagrangeLoss])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_losses_keep_the_dtype_and_gradients_are_finite_far_in_on_and_beyond_the_bound(make, dtype):
+    loss = make([(0.1 * y).minimize()], [x <= 0, 0 * (x == 1), y >= 0.5])
+    point = torch.tensor([[-100.0], [-1e-3], [0.0], [1e-3], [100.0]], dtype=dtype).requires_grad_()
+    out = loss({"x": point, "y": point})
+    (slope,) = torch.autograd.grad(out["loss"], point)
+    assert out["loss"].dtype == dtype and out["loss"].isfinite() and slope.isfinite().all() and slope.any()
+
+
+@pytest.mark.parametrize("make", [PenaltyLoss, BarrierLoss, AugmentedLagrangeLoss])
+def test_a_batch_of_one_is_the_mean_of_one_and_shapes_may_differ(make):
+    series = {"x": torch.randn(4, 3, 2), "y": torch.randn(4, 1), "z": torch.randn(4)}
+    loss = make([(y**2).minimize()], [x <= 0.5, y == 0.2, variable("z") >= 0, torch.sum(y) <= 1])
+    rows = [{key: value[i : i + 1] for key, value in series.items()} for i in range(4)]
+    assert loss(series)["C_values"].shape == (4, 6 + 1 + 1 + 1) and loss(rows[0])["C_values"].shape == (1, 9)
+    apart = make([(y**2).minimize()], [x <= 0.5, y == 0.2, variable("z") >= 0])
+    means = torch.stack([apart(row)["loss"] for row in rows]).mean()
+    torch.testing.assert_close(apart(series)["loss"], means)

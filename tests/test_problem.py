@@ -192,6 +192,7 @@ def test_what_a_problem_prints():
     assert repr(example()).splitlines() == [
         "Problem",
         "  reads   x, t",
+        "  writes  y",
         "  net: (x) -> (y)",
         "  PenaltyLoss()",
         "    fit: mean((y - t)^2)",

@@ -202,6 +202,9 @@ def test_a_fit_without_validation_leaves_no_report():
     ("make", "words"),
     [
         (lambda: FeasibilityCallback(tolerance=-1.0), "needs tolerance >= 0, got -1.0"),
+        (lambda: problems.make().report(problems.data(3), tolerance=-1.0), "a finite tolerance >= 0, got -1.0"),
+        (lambda: problems.make().report(problems.data(3), tolerance="a"), "a finite tolerance >= 0, got 'a'"),
+        (lambda: problems.make().report(problems.data(0)), "at least one sample, the data have none"),
         (lambda: problems.trainer(callbacks=[FeasibilityCallback()]).validate(
             LitProblem(double([])), LitDataModule(val={"x": torch.ones(2, 1)})),
          "nothing to say: it needs a LitProblem whose loss has constraints; got LitProblem with PenaltyLoss"),

@@ -129,11 +129,48 @@ def test_a_compiled_expression_equals_the_eager_one_with_its_gradient():
     expression = torch.cat([torch.sin(x) * a, torch.where(x > 0, x, a)], dim=-1)
     data = {"x": torch.randn(5, 2)}
     values = [Plan([expression])(data)[0]]
-    # A Plan compiles at once, an expression after it was called.
-    expression(data)
     for callable_ in (Plan([expression]), lambda data: [expression(data)]):
         values.append(torch.compile(callable_, fullgraph=True, backend="aot_eager")(data)[0])
     gradients = [torch.autograd.grad(value.square().sum(), a.value)[0] for value in values]
     for value, gradient in zip(values, gradients, strict=True):
         torch.testing.assert_close(value, values[0])
         torch.testing.assert_close(gradient, gradients[0])
+
+
+COLD = {
+    "expression": lambda x, y: torch.sin(x) * y,
+    "derivative": lambda x, y: (torch.sin(x) * x).grad(x),
+    "attribute": lambda x, y: x @ y.mT,
+    "objective": lambda x, y: (x * y).minimize(name="o"),
+    "constraint": lambda x, y: (x * y <= 1).with_name("c"),
+    "unnamed constraint": lambda x, y: 2 * (x >= y) ^ 2,
+}
+
+
+@pytest.mark.parametrize("write", COLD.values(), ids=COLD.keys())
+@pytest.mark.parametrize("how", ["itself", "inside a function"])
+def test_what_was_never_called_compiles_whole(write, how):
+    data = {"x": torch.randn(5, 2), "y": torch.randn(5, 2)}
+    cold, known = (write(variable("x"), variable("y")) for _ in range(2))
+    compiled = torch.compile(cold if how == "itself" else lambda data: cold(data), fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(data), known(data))
+
+
+def test_one_compiled_function_tells_cold_expressions_apart():
+    x, data = variable("x"), {"x": torch.randn(5, 2)}
+    call = torch.compile(lambda expression, data: expression(data), fullgraph=True, backend="eager")
+    expressions = [
+        (torch.sin(x), torch.sin),
+        (torch.cos(x), torch.cos),
+        (x * 2, lambda v: v * 2),
+        (x * 3, lambda v: v * 3),
+    ]
+    for expression, function in expressions * 2:
+        torch.testing.assert_close(call(expression, data), function(data["x"]))
+
+
+def test_a_guarded_truth_is_open_to_torch_compile_alone():
+    for guarded in (variable("x"), variable("x") <= 1):
+        torch.compile(guarded, backend="eager")
+        with pytest.raises(TypeError, match="no truth value"):
+            bool(guarded)

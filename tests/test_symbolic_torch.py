@@ -28,6 +28,8 @@ NOT_PUBLIC += ("batch_norm_", "fused_", "empty", "rnn", "lstm", "gru", "choose_q
 NOT_PUBLIC += ("lstsq", "lobpcg", "einsum")
 # How many of `TRIED` are enough for one function.
 ENOUGH = 4
+# How many calls, with Variables in one choice of the places, are compared at least.
+ENOUGH_COMPARED = dict(zip(ROOMS, (4000, 100, 1000, 250, 500, 120), strict=True))
 
 generator = torch.Generator().manual_seed(0)
 
@@ -138,18 +140,22 @@ def value_and_gradients(call, tensors):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("room", ROOMS)
 def test_functions_of_variables_are_the_functions_of_their_values(room):
+    outcomes: list[bool] = []
     for name, (function, calls) in overridable().items():
         for args, kwargs in calls if name.rpartition(".")[0] == room else ():
-            compare_everywhere(name, function, args, kwargs)
+            outcomes += compare_everywhere(name, function, args, kwargs)
+    assert sum(outcomes) >= ENOUGH_COMPARED[room]
+    # What is passed over, where torch has no derivative, stays the exception.
+    assert outcomes.count(False) <= 0.15 * len(outcomes)
 
 
 def compare_everywhere(name, function, args, kwargs):
-    """With Variables in every choice of the places where tensors stand."""
+    """With Variables in every choice of the places where tensors stand: for each, whether torch let it be compared."""
     count = sum(isinstance(leaf, Tensor) for leaf in tree_leaves((args, kwargs)))
     for chosen in itertools.product([True, False], repeat=count):
         try:
             if any(chosen):
-                compare(function, args, kwargs, chosen)
+                yield compare(function, args, kwargs, chosen)
         except Exception as error:
             error.add_note(f"{name} of {args} {kwargs}, Variables at {chosen}")
             raise
@@ -176,7 +182,7 @@ def compare(function, args, kwargs, chosen):
         eager, theirs = value_and_gradients(lambda: function(*eager_args, **eager_kwargs), trained)
     except (RuntimeError, NotImplementedError):
         # torch itself has no derivative for this place.
-        return
+        return False
     made = function(*symbolic_args, **symbolic_kwargs)
     assert isinstance(made, Variable | Constraint)
     symbolic, ours = value_and_gradients(lambda: made(data), trained)
@@ -184,3 +190,4 @@ def compare(function, args, kwargs, chosen):
     for mine, its in zip(ours, theirs, strict=True):
         assert (mine is None) == (its is None)
         assert mine is None or same(mine, its)
+    return True

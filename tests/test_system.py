@@ -181,7 +181,7 @@ x0, u5 = torch.zeros(2, 1, 1), torch.zeros(2, 5, 1)
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda: System([step], nsteps=0), OptionError, "whole number nsteps >= 1; got 0"),
+        (lambda: System([step], nsteps=0), OptionError, "System needs nsteps >= 1, got nsteps=0"),
         (lambda: System([step], nstps=3), UnknownOptionError, "no option 'nstps'. Did you mean 'nsteps'"),
         (lambda: System([step, step]), DuplicateNameError, "two nodes are called 'step'"),
         (lambda: System([step], keep=["y"]), OptionError, r"cannot keep 'y'; its nodes give \['x'\]"),
@@ -204,22 +204,24 @@ x0, u5 = torch.zeros(2, 1, 1), torch.zeros(2, 5, 1)
         (lambda: SystemPreview([step], {"x": ["step"]}), OptionError, "'x' is produced by a System itself"),
         (lambda: System(step), OptionError, "takes a list of nodes; got Node"),
         (lambda: System([nn.Linear(1, 1)]), OptionError, "holds Nodes and Systems; got Linear"),
-        (lambda: System([System([step])]), OptionError, "cannot roll out another System"),
         (lambda: System([step, Node(torch.neg, ["u"], ["x"], name="other")]), OverwriteError,
          "'x' is written by node 'step' and node 'other'"),
-        (lambda: System([step], nsteps=2.5), OptionError, "whole number nsteps >= 1; got 2.5"),
+        (lambda: System([step], nsteps=2.5), OptionError, "System needs a whole number for nsteps, got 2.5"),
         (lambda: System([step], nstep_key="u")({"x": x0, "u": torch.ones(2, 3)}), ShapeError,
          r"counts its steps on 'u', \(batch, time, features\); got \(2, 3\)"),
         (lambda: System([step], nsteps=2, init_func=lambda d: None)({}), OptionError,
          "must return the data; it gave None"),
         (lambda: System([step], nsteps=2)({"x": torch.zeros(1, 1, 1), "u": u5}), ShapeError,
-         r"entries of 'x' in a System have different shapes, in the order of time: \[\(1, 1\), \(2, 1\)\]"),
+         r"needs one batch size: 'x' is \(1, 1\) float32, 'u' is \(2, 5, 1\) float32"),
+        (lambda: System([Node(lambda u: u[: int(u[0, 0])], ["u"], ["y"])], nsteps=2)(
+            {"u": torch.tensor([[[1.0], [2.0]]] * 2)}), ShapeError,
+         r"entries of 'y' in a System have different shapes, in the order of time: \[\(1, 1\), \(2, 1\)\]"),
         (lambda: System([Node(torch.neg, ["u"], ["y"])], nsteps=2)({"u": u5, "y": u5}), ShapeError,
          "produces 'y' itself"),
         (lambda: System([step], nsteps=2)(x0), OptionError, r"takes a dict of tensors; got \(2, 1, 1\) float32"),
         (lambda: MovingHorizon(nn.Linear(1, 1)), OptionError, "holds a Node; got Linear"),
         (lambda: MovingHorizon(step, history={"z": []}), OptionError, r"'z', but node 'step' reads \['x', 'u'\]"),
-        (lambda: MovingHorizon(step, ndelay=0), OptionError, "ndelay is a whole number, at least 1; got 0"),
+        (lambda: MovingHorizon(step, ndelay=0), OptionError, "MovingHorizon needs ndelay >= 1, got ndelay=0"),
     ],
 )  # fmt: skip
 def test_wrong_input_is_named(call, error, words):

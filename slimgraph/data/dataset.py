@@ -75,7 +75,7 @@ class DictDataset(Dataset, metaclass=StrictOptions):
                 raise DataError(
                     f"DictDataset {name!r} needs equal first axes: {first!r} holds {n} samples, {key!r} {len(value)}"
                 )
-            _refuse_non_finite(value, key, name)
+            refuse_non_finite(value, key, f"DictDataset {name!r}")
         self.length = n
         if index:
             if "index" in self.datadict:
@@ -115,7 +115,8 @@ def as_tensor(value: Any, key: str, owner: str) -> Tensor:
     return tensor
 
 
-def _refuse_non_finite(value: Tensor, key: str, owner: str) -> None:
+def refuse_non_finite(value: Tensor, key: str, owner: str) -> None:
+    """Raises DataError for a NaN or an infinity in `value`, with its owner, the key, the row and the column."""
     if not (value.is_floating_point() or value.is_complex()) or torch.isfinite(value).all():
         return
     where = (~torch.isfinite(value)).nonzero()[0].tolist()
@@ -126,4 +127,4 @@ def _refuse_non_finite(value: Tensor, key: str, owner: str) -> None:
     )
     place = ", ".join(f"{axis} {i}" for axis, i in zip(axes, where, strict=True))
     kind = "NaN" if torch.isnan(value[tuple(where)]) else "an infinite value"
-    raise DataError(f"DictDataset {owner!r}: {key!r} holds {kind} in {place}")
+    raise DataError(f"{owner}: {key!r} holds {kind} in {place}")

@@ -24,7 +24,7 @@ def read_csv(
     DataError with the path for a file that is not there, with the nearest name for a wrong column, with the column,
     the row (as in the tensor, from 0) and the line for a cell that is empty, no number, NaN or infinite.
     """
-    path = _existing(path)
+    path = existing_file(path)
     with path.open(newline="", encoding="utf-8-sig") as file:
         lines = csv.reader(file, delimiter=delimiter)
         first = next((row for row in lines if any(cell.strip() for cell in row)), [])
@@ -60,7 +60,7 @@ def _number(cell: str, path: Path, column: str, row: int, line: int) -> float:
 
 def read_npz(path: str | Path, keys: Sequence[str] | None = None) -> dict[str, Tensor]:
     """The arrays of a NumPy archive as tensors; raises DataError as `read_csv` does."""
-    with np.load(_existing(path), allow_pickle=False) as archive:
+    with np.load(existing_file(path), allow_pickle=False) as archive:
         return _selected(archive, list(archive.files), keys, path)
 
 
@@ -68,7 +68,7 @@ def read_mat(path: str | Path, keys: Sequence[str] | None = None) -> dict[str, T
     """The arrays of a MATLAB file (up to version 7) as tensors; needs scipy; raises DataError as `read_csv` does."""
     from scipy.io import loadmat
 
-    content = loadmat(_existing(path))
+    content = loadmat(existing_file(path))
     return _selected(content, [key for key in content if not key.startswith("__")], keys, path)
 
 
@@ -79,7 +79,8 @@ def _selected(content: Any, there: list[str], keys: Sequence[str] | None, path: 
     return {key: as_tensor(content[key], key, str(path)) for key in (there if keys is None else keys)}
 
 
-def _existing(path: str | Path) -> Path:
+def existing_file(path: str | Path) -> Path:
+    """`path`, which is a file. Raises MissingFileError with the nearest name beside it."""
     path = Path(path)
     if not path.is_file():
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []

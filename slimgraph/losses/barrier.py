@@ -11,6 +11,7 @@ from torch import Tensor
 
 from slimgraph.errors import OptionError, UnknownOptionError, did_you_mean
 from slimgraph.losses.penalty import PenaltyLoss
+from slimgraph.slim.linear.functions import check_number
 from slimgraph.symbolic import Constraint, Objective
 
 Barrier = Callable[[Tensor], Tensor]
@@ -79,14 +80,15 @@ class BarrierLoss(PenaltyLoss):
         alpha: float = 0.5,
     ) -> None:
         super().__init__(objectives, constraints)
-        if not callable(barrier) and barrier not in BARRIERS:
+        if not callable(barrier) and not (isinstance(barrier, str) and barrier in BARRIERS):
             hint = did_you_mean(barrier, BARRIERS) if isinstance(barrier, str) else ""
             raise UnknownOptionError(
                 f"there is no barrier {barrier!r}.{hint} There are {', '.join(BARRIERS)}, or a callable of a tensor"
             )
-        if not 0 < upper_bound < math.inf:
-            raise OptionError(f"BarrierLoss needs a finite upper_bound > 0; got {upper_bound!r}")
-        self.barrier, self.upper_bound, self.shift, self.alpha = barrier, upper_bound, shift, alpha
+        self.barrier = barrier
+        self.upper_bound = check_number(self, "upper_bound", upper_bound, above=0.0)
+        self.shift = check_number(self, "shift", shift)
+        self.alpha = check_number(self, "alpha", alpha, above=0.0)
         self._end, self._slope = self._tangent()
 
     @property
@@ -98,6 +100,7 @@ class BarrierLoss(PenaltyLoss):
 
     def _tangent(self) -> tuple[float, float]:
         """Where the barrier reaches `upper_bound`, or the bound itself if it never does, and its slope there."""
+        self._refuse_what_is_no_function_of_z()
         low, high = -1e6, 0.0
         for _ in range(100):
             middle = (low + high) / 2
@@ -113,6 +116,17 @@ class BarrierLoss(PenaltyLoss):
                 f"at {low:.3g} it is {value.item():.3g} with slope {slope:.3g}"
             )
         return low, slope
+
+    def _refuse_what_is_no_function_of_z(self) -> None:
+        z = torch.full((2, 3), -0.5, dtype=torch.float64, requires_grad=True)
+        with torch.enable_grad():
+            value: Any = self._barrier(z)
+        needed = "a barrier gives for each entry of a tensor of signed values its cost, one that can be derived"
+        if not isinstance(value, Tensor):
+            raise OptionError(f"{needed}; {self.barrier!r} gave {value!r}")
+        if value.shape != z.shape or not value.requires_grad:
+            state = "with" if value.requires_grad else "without"
+            raise OptionError(f"{needed}; {self.barrier!r} gave {tuple(value.shape)} for (2, 3), {state} a gradient")
 
     def penalty(self, output: dict[str, Tensor], penalties: list[Tensor], data: dict[str, Tensor]) -> Tensor:
         total = super().penalty(output, penalties, data)

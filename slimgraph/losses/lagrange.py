@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slimgraph.errors import MissingKeyError, OptionError, ShapeError
+from slimgraph.errors import DtypeError, MissingKeyError, OptionError, ShapeError
 from slimgraph.losses.penalty import PenaltyLoss, sum_of
+from slimgraph.slim.linear.functions import check_number, whole_number
 from slimgraph.symbolic import Constraint, Objective
 
 
@@ -32,7 +33,8 @@ class AugmentedLagrangeLoss(PenaltyLoss):
     and samples that have no multipliers, can be compared.
 
     Source: Nocedal and Wright, Numerical Optimization, 2nd ed., algorithm 17.4. Raises OptionError for options outside
-    their range, MissingKeyError for data without `index` where that is needed, ShapeError where entries do not fit.
+    their range, MissingKeyError for data without `index` where that is needed, DtypeError for one that is not whole,
+    ShapeError where entries do not fit.
 
     >>> from slimgraph import variable
     >>> loss = AugmentedLagrangeLoss([], [variable("x") <= 1.], mu_init=2.)
@@ -63,29 +65,28 @@ class AugmentedLagrangeLoss(PenaltyLoss):
         per_sample: bool = False,
     ) -> None:
         super().__init__(objectives, constraints)
-        for name, value, least in (
-            ("inner_loop", inner_loop, 1),
-            ("sigma", sigma, 1),
-            ("eta", eta, 0),
-        ):
-            if not value >= least:
-                raise OptionError(f"AugmentedLagrangeLoss needs {name} >= {least}; got {value}")
-        if not 0 < mu_init <= mu_max < math.inf:
+        self.inner_loop = whole_number(self, "inner_loop", inner_loop)
+        self.sigma = check_number(self, "sigma", sigma, floor=1.0)
+        self.eta = check_number(self, "eta", eta, floor=0.0)
+        self.mu_init = check_number(self, "mu_init", mu_init, above=0.0)
+        self.mu_max = check_number(self, "mu_max", mu_max, above=0.0)
+        if self.mu_init > self.mu_max:
             raise OptionError(
-                f"AugmentedLagrangeLoss needs 0 < mu_init <= mu_max, finite; got mu_init={mu_init}, mu_max={mu_max}"
+                f"AugmentedLagrangeLoss needs mu_init <= mu_max, got mu_init={mu_init} and mu_max={mu_max}"
             )
+        if not isinstance(per_sample, bool):
+            raise OptionError(f"AugmentedLagrangeLoss needs per_sample to be True or False, got {per_sample!r}")
         if per_sample and train_data is None:
             raise OptionError(
                 "AugmentedLagrangeLoss with per_sample=True needs train_data, whose length is the number of samples"
             )
-        self.inner_loop, self.per_sample = inner_loop, per_sample
+        self.per_sample = per_sample
         # The data themselves would be pickled with the problem; only their number is needed.
         self.samples = _count(train_data) if per_sample else None
-        self.sigma, self.mu_max, self.mu_init, self.eta = sigma, mu_max, mu_init, eta
         self.register_buffer("multipliers", None)
         self.register_buffer("is_equality", None)
         self._widths: list[int] = []
-        self.register_buffer("mu", torch.tensor(float(mu_init)))
+        self.register_buffer("mu", torch.tensor(self.mu_init))
         self.register_buffer("best_violation", torch.tensor(math.inf))
 
     @property
@@ -125,9 +126,15 @@ class AugmentedLagrangeLoss(PenaltyLoss):
     @torch.no_grad()
     def update(self, output: dict[str, Tensor]) -> None:
         """One outer step from `C_values`, `(samples, entries)`, of all samples; with `per_sample` their `index` too."""
+        if not self.constraints:
+            return
         if self.is_equality is None:
             raise OptionError(
                 "AugmentedLagrangeLoss.update needs what a forward pass in training mode returned; there was none yet"
+            )
+        if "C_values" not in output:
+            raise MissingKeyError(
+                f"AugmentedLagrangeLoss.update needs 'C_values' of a forward pass, the output holds {sorted(output)}"
             )
         values = output["C_values"].detach()
         before = self._of(self.multipliers, output, len(values))
@@ -183,6 +190,8 @@ class AugmentedLagrangeLoss(PenaltyLoss):
                 f"the per-sample multipliers of {', '.join(map(repr, self._constraint_names))} need the key 'index', "
                 f"({samples},), in the data, which hold {shapes or sorted(data)}; DictDataset(..., index=True) adds it"
             )
+        if index.is_floating_point() or index.dtype == torch.bool:
+            raise DtypeError(f"the key 'index' numbers the samples; it needs whole numbers, got {index.dtype}")
         index = index.long()
         low, high = (int(end) for end in index.aminmax())
         if low < 0 or high >= len(multipliers):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -135,12 +136,13 @@ class PenaltyLoss(nn.Module, metaclass=StrictOptions):
 
     def _count(self, values: list[Tensor], data: dict[str, Tensor]) -> int:
         """The number of samples: the first axis of the values, but of those that are one for the whole batch."""
-        counts: set[int] = set()
-        read: set[int] = set()
+        # Lists, not sets: a hash would fix the batch size for a compiler.
+        counts: list[int] = []
+        read: list[int] = []
         for place, (constraint, value) in enumerate(zip(self.constraints, values, strict=True), len(self.objectives)):
-            samples = {len(t) for key in constraint.keys if isinstance(t := data[key], Tensor) and t.ndim}
+            samples = [t.shape[0] for key in constraint.keys if isinstance(t := data[key], Tensor) and t.ndim]
             if not value.ndim or value.shape[0] == 1:
-                read |= samples
+                read += samples
             elif samples and value.shape[0] not in samples:
                 raise ShapeError(
                     f"constraint {self.names()[place]!r}, {constraint}, has values of shape {tuple(value.shape)} from "
@@ -148,12 +150,14 @@ class PenaltyLoss(nn.Module, metaclass=StrictOptions):
                     "keepdim=True for values of the whole batch"
                 )
             elif samples:
-                counts.add(value.shape[0])
-        if len(counts) > 1:
+                counts.append(value.shape[0])
+        if any(count != counts[0] for count in counts):
             names = self.names()[len(self.objectives) :]
             shapes = {name: tuple(value.shape) for name, value in zip(names, values, strict=True)}
             raise ShapeError(f"the constraints have values for different numbers of samples: {shapes}")
-        return next(iter(counts or (read if len(read) == 1 else {1})))
+        if counts:
+            return counts[0]
+        return read[0] if read and all(count == read[0] for count in read) else 1
 
     @staticmethod
     def _rows(piece: Tensor, batched: bool, count: int) -> Tensor:
@@ -181,7 +185,8 @@ class PenaltyLoss(nn.Module, metaclass=StrictOptions):
 
     def __add__(self, other: PenaltyLoss) -> PenaltyLoss:
         if type(other) is not type(self) or other.options != self.options:
-            raise OptionError(f"losses of one kind and options add; got {self!r} and {other!r}")
+            what = other._title if isinstance(other, PenaltyLoss) else repr(other)
+            raise OptionError(f"losses of one kind and options add; got {self._title} and {what}")
         return type(self)(self.objectives + other.objectives, self.constraints + other.constraints, **self.options)
 
     def __radd__(self, other: Any) -> PenaltyLoss:
@@ -189,25 +194,35 @@ class PenaltyLoss(nn.Module, metaclass=StrictOptions):
         return self if type(other) is int and other == 0 else NotImplemented
 
     def __mul__(self, weight: float) -> PenaltyLoss:
+        if not isinstance(weight, Real | Tensor):
+            return NotImplemented
         return type(self)([weight * o for o in self.objectives], [weight * c for c in self.constraints], **self.options)
 
     __rmul__ = __mul__
 
     def __repr__(self) -> str:
         lines = [f"  {name}: {term}" for name, term in zip(self.names(), self.terms, strict=True)]
+        return "\n".join([self._title, *lines])
+
+    @property
+    def _title(self) -> str:
         options = ", ".join(f"{key}={value!r}" for key, value in self.options.items())
-        return "\n".join([f"{type(self).__name__}({options})", *lines])
+        return f"{type(self).__name__}({options})"
 
 
 def _all_of(kind: type, terms: Sequence[Any], what: str) -> list[Any]:
     if isinstance(terms, kind | Variable):
         raise OptionError(f"{what} is a list; got one {type(terms).__name__}: {terms}. Write [{terms}]")
+    if not isinstance(terms, Iterable):
+        raise OptionError(f"{what} is a list of {kind.__name__}s; got {terms!r}. Write [] for none")
+    # A generator can be read once only.
+    terms = list(terms)
     for term in terms:
         if not isinstance(term, kind):
             advice = " Write it with .minimize()." if isinstance(term, Variable) else ""
             advice = " Write * before what gives several." if isinstance(term, tuple) else advice
             raise OptionError(f"{what} holds {kind.__name__}s; got {type(term).__name__}: {term!r}.{advice}")
-    return list(terms)
+    return terms
 
 
 def _shapes(term: Any, data: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from slimgraph.errors import OptionError, ShapeError
+from slimgraph.graph import AliasConnection, GraphHolder, GraphModuleBase, LinearWeights
 from slimgraph.modules.attributes import Parameter, ParameterBase
 from slimgraph.modules.base import ModuleBase
 from slimgraph.modules.initializers import kaiming, uniform_sqrt
@@ -104,6 +105,29 @@ class LinearMixin:
             self.weight_map.load_state_dict(made(self, drawn.init_func).state_dict())
         return self
 
+    @torch.no_grad()
+    def as_graph(self) -> LinearWeights:
+        """`LinearWeights` with a copy of weight and bias as they are now, called as the module is, or as its class."""
+        host: Any = self
+        weights = host.weight.clone(memory_format=torch.contiguous_format)
+        biases = None if host.bias is None else host.bias.clone()
+        name = host._name or host.class_name
+        return LinearWeights.of_size(*host.shape, name=name, computational_module=self, weights=weights, biases=biases)
+
+    @classmethod
+    def from_graph(cls, graph: GraphModuleBase) -> Any:
+        """From `LinearWeights`, a holder around exactly one, or an alias connection, which is the identity.
+
+        Raises `OptionError`, with its name, for anything else.
+
+        >>> Linear.from_graph(Linear((2, 3)).as_graph())
+        Linear  with shape (2, 3)
+        """
+        found = held_alone(graph)
+        if isinstance(found, AliasConnection):
+            return cls((found.size_in, found.size_out), weight=torch.eye(found.size_in))
+        return cls((found.size_in, found.size_out), weight=found.weights, bias=found.biases)
+
     @staticmethod
     def _dot(a: Tensor, b: Tensor) -> Tensor:
         """The product that `forward` takes."""
@@ -159,3 +183,20 @@ def _two(owner: object, shape: Any) -> tuple[int, int]:
         raise OptionError(
             f"{type(owner).__name__} needs shape (Nin, Nout) of whole numbers >= 1, got {shape!r}"
         ) from None
+
+
+def held_alone(graph: Any) -> LinearWeights | AliasConnection:
+    """The weights, or the alias connection, that a graph consists of."""
+    found: Any = graph
+    if isinstance(graph, GraphHolder):
+        inside = {id(module): module for side in graph.ends for port in side for module, _ in port}
+        titles = ", ".join(module.title for module in inside.values())
+        found = next(iter(inside.values()), None)
+        # Each wire leads to its own place of the one module, and to nothing else.
+        straight = all([place for _, place in port] == [i] for side in graph.ends for i, port in enumerate(side))
+        if len(inside) != 1 or not straight:
+            raise OptionError(f"Linear.from_graph needs a holder around one LinearWeights, {graph.title} has {titles}")
+    if not isinstance(found, LinearWeights | AliasConnection):
+        title = found.title if isinstance(found, GraphModuleBase) else f"{type(found).__name__}: {found!r}"
+        raise OptionError(f"Linear.from_graph needs LinearWeights or an AliasConnection, got {title}")
+    return found

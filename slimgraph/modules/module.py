@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from slimgraph.errors import OptionError, UnsupportedError, WiringError
+from slimgraph.graph import GraphModuleBase
 from slimgraph.modules.attributes import Parameter, SimulationParameter, State
 from slimgraph.modules.base import ModuleBase
 from slimgraph.modules.batching import auto_batch
@@ -228,9 +229,14 @@ class Module(ModuleBase):
         module = module.module if isinstance(module, TorchView) else module
         return module if isinstance(module, Module) else TorchModule(module, shape)
 
-    def as_graph(self) -> Any:
-        """Its component graph; a class that has one overrides this."""
+    def as_graph(self) -> GraphModuleBase:
+        """Its component graph; a class that has one overrides this, this one raises `UnsupportedError`."""
         raise UnsupportedError(f"{self._title} has no component graph; define as_graph() to give it one")
+
+    @classmethod
+    def from_graph(cls, graph: GraphModuleBase) -> Module:
+        """The module that a component graph stands for; a class that can be had so overrides this."""
+        raise UnsupportedError(f"{cls.__name__} cannot be built from a component graph; define from_graph(graph)")
 
 
 def _opened(input_data: Any) -> tuple[Evolved | None, Any]:

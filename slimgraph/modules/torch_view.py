@@ -7,6 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from slimgraph.errors import DtypeError
+from slimgraph.graph import GraphModuleBase
+from slimgraph.graph.convert import KEEP_SIZE, module_graph
 from slimgraph.modules.module import Module
 
 
@@ -52,8 +54,8 @@ class TorchModule(Module):
 
     @property
     def keeps_size(self) -> bool:
-        """Whether it acts on each entry, so that any size goes in and the same comes out."""
-        return type(self.module) is nn.Identity or type(self.module).__module__ in ELEMENTWISE
+        """Whether any size goes in and the same comes out."""
+        return isinstance(self.module, KEEP_SIZE)
 
     def forward(self, input_data: Tensor, *args: Any, **options: Any) -> Tensor:
         output = self.module(input_data, *args, **options)
@@ -64,12 +66,13 @@ class TorchModule(Module):
             )
         return output
 
+    def as_graph(self) -> GraphModuleBase:
+        """The component graph of the module that it was made from."""
+        return module_graph(self.module, self.size_in)
+
     def to_torch(self) -> nn.Module:
         """The module that it was made from."""
         return self.module
-
-
-ELEMENTWISE = {"torch.nn.modules.activation", "torch.nn.modules.dropout"}
 
 
 def features(module: nn.Module) -> tuple[int, int] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -15,7 +16,12 @@ from slimgraph.errors import DuplicateNameError, OptionError, StrictOptions
 from slimgraph.losses import PenaltyLoss
 from slimgraph.node import describe, node_list
 from slimgraph.node.keys import check_tensors
+from slimgraph.problem.check import check
+from slimgraph.problem.dry_run import DryRun
 from slimgraph.problem.nested import Nested, refuse_inside
+from slimgraph.problem.predict import evaluation, predict
+from slimgraph.problem.saved import load, save
+from slimgraph.problem.subgraph import Subgraph
 from slimgraph.report import TOLERANCE, Report, Tally
 from slimgraph.slim import reg_error_terms
 from slimgraph.symbolic.plan import require_grad
@@ -28,7 +34,8 @@ class Problem(nn.Module, Nested, Drawable, metaclass=StrictOptions):
     The nodes may stand in any order: each runs after the writers of what it reads. Where a key is written twice the
     declared order holds; `check_overwrite=True` warns of that and `"error"` refuses it. reg_loss is `reg_weight` times
     the sum of `reg_error()` over the maps in the nodes, each map once. `grad_inference` keeps gradients in evaluation;
-    it is set where a term is derived.
+    it is set where a term is derived. `normalizer`, a `slimgraph.data.Normalizer`, is kept, moved and saved with the
+    problem, for `predict` alone: in training the data are normalised before.
 
     Calling it gives a new dict with every key, `loss`, `objective_loss`, `penalty_loss`, `reg_loss` and each term by
     its name; if the batch has a `name` entry, the keys come back as `{name}_{key}`. The batch is not written to.
@@ -45,6 +52,7 @@ class Problem(nn.Module, Nested, Drawable, metaclass=StrictOptions):
     >>> print(problem)
     Problem
       reads   x, t
+      writes  y
       net: (x) -> (y)
       PenaltyLoss()
         fit: mean((y - t)^2)
@@ -62,6 +70,7 @@ class Problem(nn.Module, Nested, Drawable, metaclass=StrictOptions):
         check_overwrite: bool | Literal["error"] = False,
         *,
         reg_weight: float = 1.0,
+        normalizer: nn.Module | None = None,
     ) -> None:
         super().__init__()
         nodes = node_list(nodes, "a Problem")
@@ -72,6 +81,7 @@ class Problem(nn.Module, Nested, Drawable, metaclass=StrictOptions):
         if not (isinstance(reg_weight, int | float) and math.isfinite(reg_weight) and reg_weight >= 0):
             raise OptionError(f"reg_weight is a finite number >= 0; got {reg_weight!r}")
         self.reg_weight = reg_weight
+        self.normalizer = normalizer
         self._grad_inference = grad_inference
         self._run_order = wiring.order(nodes, check_overwrite=check_overwrite)
         self._results = {*loss.output_keys}
@@ -109,7 +119,7 @@ class Problem(nn.Module, Nested, Drawable, metaclass=StrictOptions):
         return [declared[place] for place in self._run_order]
 
     @property
-    def _labels(self) -> list[str]:
+    def labels(self) -> list[str]:
         """The names of the nodes, by their declared places, in the order in which they run."""
         names = wiring.names(self.nodes)
         return [names[place] for place in self._run_order]
@@ -135,6 +145,12 @@ class Problem(nn.Module, Nested, Drawable, metaclass=StrictOptions):
 
     def _forward(self, batch: dict[str, Any]) -> dict[str, Any]:
         data = self.step(batch)
+        data |= self.losses(data)
+        name = data.pop("name", None)
+        return data if name is None else {f"{name}_{key}": value for key, value in data.items()}
+
+    def losses(self, data: dict[str, Any]) -> dict[str, Tensor]:
+        """What the loss gives for data that hold the outputs of all nodes, with `reg_loss` added."""
         output = self.loss(data)
         if self._regularised:
             errors = [torch.as_tensor(module.reg_error()).sum() for _, module in self._regularised]
@@ -142,21 +158,28 @@ class Problem(nn.Module, Nested, Drawable, metaclass=StrictOptions):
             output["loss"] = output["loss"] + output["reg_loss"]
         else:
             output["reg_loss"] = output["loss"].new_zeros(())
-        data |= output
-        name = data.pop("name", None)
-        return data if name is None else {f"{name}_{key}": value for key, value in data.items()}
+        return output
 
-    def step(self, batch: dict[str, Any], *, held: frozenset[str] = frozenset()) -> dict[str, Any]:
-        """The batch with the outputs of all nodes, without the loss; keys in `held` keep what the batch has."""
+    def step(
+        self, batch: dict[str, Any], *, held: frozenset[str] = frozenset(), only_nodes: bool = False
+    ) -> dict[str, Any]:
+        """The batch with the outputs of all nodes, without the loss; keys in `held` keep what the batch has.
+
+        With `only_nodes` the batch need not hold what the terms read.
+        """
         if not isinstance(batch, dict):
             raise OptionError(f"a Problem takes a dict of tensors; got {describe(batch)}")
         keys = frozenset(batch)
-        if keys not in self._checked:
+        if only_nodes:
+            wiring.check_keys(self.run_order, batch, (), self.labels)
+        # A compiler runs this while it traces, and would trace again for a set that grew.
+        elif torch.compiler.is_compiling() or keys not in self._checked:
             self._refuse_shadowing(keys)
-            wiring.check_keys(self.run_order, batch, self.loss.terms, self._labels)
+            wiring.check_keys(self.run_order, batch, self.loss.terms, self.labels)
             for node in self.nodes:
                 check_tensors(node, batch)
-            self._checked.add(keys)
+            if not torch.compiler.is_compiling():
+                self._checked.add(keys)
         data = dict(batch)
         if derived := self.loss.plan.derived_keys:
             self._refuse_compiled_nodes()
@@ -185,6 +208,27 @@ class Problem(nn.Module, Nested, Drawable, metaclass=StrictOptions):
                         f"variable([inputs], function) instead of variable({key!r}), or do not compile"
                     )
 
+    def subgraph(self, outputs: Sequence[str | Any]) -> Subgraph:
+        """The nodes that the keys `outputs` need, without the loss, as a module with the same parameters.
+
+        Raises MissingKeyError for a key that no node gives.
+
+        >>> from slimgraph import Node, variable
+        >>> nodes = [Node(nn.Linear(2, 1), ["p"], ["u"], name="policy"), Node(torch.abs, ["u"], ["cost"], name="cost")]
+        >>> Problem(nodes, PenaltyLoss([variable("cost").minimize()])).subgraph(outputs=["u"])
+        Subgraph: (p) -> (u)
+          policy: (p) -> (u)
+        """
+        return Subgraph(self.run_order, outputs)
+
+    def compile(self, *, fullgraph: bool = True, **options: Any) -> None:
+        """Calls go through `torch.compile` from now on: nodes, constraints and loss as one graph, or an error.
+
+        In place, as `torch.nn.Module.compile`: the names of the parameters stay, copies and pickles are not compiled.
+        `options` are those of `torch.compile`, such as `backend`, `mode` and `dynamic`.
+        """
+        super().compile(fullgraph=fullgraph, **options)
+
     def report(self, data: dict[str, Tensor], tolerance: float = TOLERANCE) -> Report:
         """How well each constraint is kept over `data`, with the objectives and each map's reg_error.
 
@@ -192,17 +236,50 @@ class Problem(nn.Module, Nested, Drawable, metaclass=StrictOptions):
         problem is run as in evaluation, without dropout.
         """
         data = {key: value for key, value in data.items() if key != "name"}
-        training = [module for module in self.modules() if module.training]
-        self.eval()
-        try:
-            with torch.no_grad():
-                output = self(data)
-        finally:
-            for module in training:
-                module.training = True
+        with evaluation(self), torch.no_grad():
+            output = self(data)
         tally = Tally(self.loss)
         tally.add(output, {key: data[key] for key in self.input_keys if key in data})
         return tally.report(self.reg_errors(), tolerance)
+
+    def check(self, data: Any, *, allow_unused: bool = False) -> DryRun:
+        """A dry run before training: every key with its giver, shape and dtype, or an error that says what is wrong.
+
+        `data` is a batch, a DictDataset, another data set, a list of dicts, or a DataLoader; all samples are looked at
+        for NaN and infinities, the first batch is run. It is run in training mode on a copy with fake tensors, which
+        have shapes but no numbers, or on a few real samples where a node needs numbers; nothing is changed.
+
+        Raises, with the names and what both sides are: MissingKeyError; OverwriteError for a value that is lost unread;
+        DataError for NaN, unequal or empty batches, mixed devices; DtypeError for mixed precision and for what is no
+        tensor; ShapeError for `(B,)` against `(B, 1)`; WiringError for a loss or a term that nothing trainable moves,
+        and for parameters that no term reaches, unless `allow_unused`; and whatever a node or a term raises.
+        """
+        return check(self, data, allow_unused=allow_unused)
+
+    def predict(self, data: dict[str, Any]) -> dict[str, Any]:
+        """`data` with the outputs of all nodes, in physical units, without gradients and as in evaluation.
+
+        Where the problem has a `normalizer`, the nodes read normalised data and what they write is put back; give a key
+        that the data do not hold the statistics of another by `shared={"prediction": "measured"}`. What only terms
+        read may be missing.
+        """
+        return predict(self, data)
+
+    def save(self, path: str | Path) -> None:
+        """Every parameter and buffer, multipliers and the normalizer's statistics among them, in one file.
+
+        The file loads under `weights_only=True`, and is whole or as it was before. Raises DataError without a folder.
+        """
+        save(self, path)
+
+    def load(self, path: str | Path) -> Problem:
+        """The numbers that `save` wrote, into a problem built by the same code, on its own device; gives the problem.
+
+        Raises MissingFileError, or DataError for a file that is cut short and for another structure, with the first
+        node, term or number that differs; then the problem stays as it was.
+        """
+        load(self, path)
+        return self
 
     def reg_errors(self) -> dict[str, Tensor]:
         """What each map's own reg_error adds to reg_loss, before `reg_weight`, by the name of its node."""
@@ -240,12 +317,13 @@ class Problem(nn.Module, Nested, Drawable, metaclass=StrictOptions):
 
     def __repr__(self) -> str:
         nodes = [line for node in self.run_order for line in repr(node).splitlines()]
-        lines = [f"reads   {', '.join(self.input_keys)}", *nodes, *repr(self.loss).splitlines()]
+        written = ", ".join(dict.fromkeys(key for node in self.run_order for key in node.output_keys))
+        lines = [f"reads   {', '.join(self.input_keys)}", f"writes  {written}", *nodes, *repr(self.loss).splitlines()]
         return "\n".join(["Problem", *(f"  {line}" for line in lines)])
 
     def to_networkx(self) -> Any:
         """Data, nodes, terms, loss and the flow of reg_error, as a networkx MultiDiGraph."""
-        graph = wiring.to_networkx(self.run_order, self.loss.terms, self.loss.names(), self._labels)
+        graph = wiring.to_networkx(self.run_order, self.loss.terms, self.loss.names(), self.labels)
         graph.add_node("loss", kind="loss", label=type(self.loss).__name__)
         for number in range(len(self.loss.terms)):
             graph.add_edge(f"term:{number}", "loss", key="")

@@ -83,6 +83,16 @@ class Cell(nn.Module, Drawable, metaclass=StrictOptions):
                 )
         return given
 
+    def lay(self, x: Any, before: Any, after: Any, prefix: str, start: Tensor | None) -> None:
+        """Lay its component graph between wires: of the input, of each part of the state before and after."""
+        raise NotImplementedError
+
+    def as_graph(self) -> Any:
+        """Its component graph with the state fed back: the maps and the neurons, in one `GraphHolder`."""
+        from slimgraph.slim.as_graph import cell_graph
+
+        return cell_graph(self)
+
     def to_networkx(self):
         """The step as a graph: the maps, what is done with their results, and the loops of the state."""
         from networkx import MultiDiGraph

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from slimgraph.slim.as_graph import lay_gru
 from slimgraph.slim.cells import GatedCell
 from slimgraph.slim.layers import Recurrence, Start
 from slimgraph.slim.unroll import Kernel
@@ -47,6 +48,9 @@ class GRUCell(GatedCell):
     def forward(self, x: Tensor, hidden: Tensor | None = None) -> Tensor:
         """The next hidden state `(batch, hidden_size)`; `hidden` is zero when it is left out."""
         return self.step(x, *self._start(x, hidden))[0]
+
+    def lay(self, x: Any, before: Any, after: Any, prefix: str, start: Tensor | None) -> None:
+        lay_gru(self, x, before, after, prefix, start)
 
     def _add_step(self, graph: Any) -> None:
         for gate, label in (("r", "reset: sigmoid"), ("z", "update: sigmoid"), ("n", "new: tanh")):

@@ -162,6 +162,12 @@ class Recurrence(nn.Module, Drawable, metaclass=StrictOptions):
         """The mean of the cells' `reg_error()`, 0-dim."""
         return torch.stack([cell.reg_error() for cell in self.cells]).mean()
 
+    def as_graph(self) -> Any:
+        """Its component graph: each cell with its maps, its neurons and the loop of its state, in one `GraphHolder`."""
+        from slimgraph.slim.as_graph import recurrence_graph
+
+        return recurrence_graph(self)
+
     def to_networkx(self):
         """The layers one after the other: a `networkx.MultiDiGraph`, each cell in a cluster of its own."""
         from networkx import MultiDiGraph

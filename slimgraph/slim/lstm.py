@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from slimgraph.errors import ShapeError
+from slimgraph.slim.as_graph import lay_lstm
 from slimgraph.slim.cells import GatedCell
 from slimgraph.slim.layers import Recurrence, Start
 from slimgraph.slim.unroll import Kernel
@@ -62,6 +63,9 @@ class LSTMCell(GatedCell):
         """The next `(h, c)`, each `(batch, hidden_size)`; zero when they are left out."""
         h, c = self.step(x, *self._start(x, *both(self, hidden, cell)))
         return h, c
+
+    def lay(self, x: Any, before: Any, after: Any, prefix: str, start: Tensor | None) -> None:
+        lay_lstm(self, x, before, after, prefix, start)
 
     def _add_step(self, graph: Any) -> None:
         gates: Mapping[str, str] = {

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from slimgraph.errors import OptionError
+from slimgraph.slim.as_graph import cell_from_graph, lay_rnn, rnn_from_graph
 from slimgraph.slim.cells import Cell, MapChoice, weights
 from slimgraph.slim.layers import Recurrence, Start
 from slimgraph.slim.linear import Linear, LinearBase
@@ -74,6 +75,17 @@ class RNNCell(Cell):
     def maps(self) -> tuple[list[LinearBase], list[LinearBase]]:
         return [self.input_map], [self.hidden_map]
 
+    def lay(self, x: Any, before: Any, after: Any, prefix: str, start: Tensor | None) -> None:
+        lay_rnn(self, x, before, after, prefix, start)
+
+    @classmethod
+    def from_graph(cls, graph: Any) -> Any:
+        """A cell of free maps with the numbers of `graph`, weights and the neurons that they drive.
+
+        Raises `OptionError`, with its name, for anything else.
+        """
+        return cell_from_graph(cls, graph)
+
     def _add_step(self, graph: Any) -> None:
         self._add_maps(
             graph,
@@ -129,3 +141,11 @@ class RNN(Recurrence):
         """`(outputs, h_n)`, shaped as the class says."""
         outputs, (h_n,) = self._run(sequence, init_states)
         return outputs, h_n
+
+    @classmethod
+    def from_graph(cls, graph: Any, **options: Any) -> Any:
+        """An RNN of free maps with the numbers of `graph`, a chain of layers; `options` are those of the constructor.
+
+        Raises `OptionError`, with its name, for anything else.
+        """
+        return rnn_from_graph(cls, graph, options)

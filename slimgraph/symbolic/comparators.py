@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,9 +24,9 @@ class Comparator:
     sign = "<="
 
     def __init__(self, norm: int = 1, *, strict: bool = False) -> None:
-        if isinstance(norm, bool) or norm not in (1, 2):
+        if isinstance(norm, bool) or not isinstance(norm, int | float | np.integer) or norm not in (1, 2):
             raise OptionError(f"the norm of a constraint is 1 or 2; got {norm!r}")
-        self.norm = norm
+        self.norm = int(norm)
         if strict:
             self.sign = self.sign[0]
 

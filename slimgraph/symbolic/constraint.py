@@ -12,11 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slimgraph.errors import ExpressionError, OptionError, ShapeError
-from slimgraph.symbolic.comparators import GT, LT, Comparator, Eq
-from slimgraph.symbolic.expression import Variable, symbolic_function
-from slimgraph.symbolic.latex import latex, sign_latex
+from slimgraph.errors import DtypeError, ExpressionError, OptionError, ShapeError
+from slimgraph.symbolic.broadcasts import widens_the_batch
+from slimgraph.symbolic.comparators import Comparator, Eq
+from slimgraph.symbolic.expression import Variable
+from slimgraph.symbolic.latex import latex
 from slimgraph.symbolic.leaves import as_expression
+from slimgraph.symbolic.operators import is_asked_by_torch_compile
+from slimgraph.symbolic.planned import constant_when_compiled
 from slimgraph.symbolic.term import Term, weight_latex, weight_text
 from slimgraph.symbolic.walk import Operation
 
@@ -28,6 +31,9 @@ class Constraint(Term):
 
     `weight * c` weighs it, `c ^ 2` penalises the square of the violation. Its outputs are its loss under its name, the
     signed value (<= 0 holds) under `<name>_value` and the violation (>= 0) under `<name>_violation`.
+
+    Two sides that read data must not broadcast one batch along another axis, as `(batch,)` against `(batch, 1)` or
+    `(batch, 1)` against `(1, batch)`: that is a ShapeError. An objective, whose value is torch's, warns instead.
 
     >>> from slimgraph import variable
     >>> x = variable("x")
@@ -41,6 +47,7 @@ class Constraint(Term):
     """
 
     kind = "constraint"
+    advice = "weigh it by 2 * c, square its violation by c ^ 2, list several; torch functions take its truth"
 
     def __init__(
         self, left: Any, right: Any, comparator: Comparator, weight: float = 1.0, name: str | None = None
@@ -48,6 +55,12 @@ class Constraint(Term):
         super().__init__(weight, name)
         if not isinstance(comparator, Comparator):
             raise OptionError(f"a Constraint needs a comparator, LT(), GT() or Eq(); got {comparator!r}")
+        for side in (left, right):
+            if isinstance(side, Constraint):
+                raise ExpressionError(
+                    f"a constraint compares expressions; got the constraint '{side}' as a side. Write "
+                    "x.between(lower, upper) for both bounds, torch.where(c, 1.0, 0.0) for its truth as numbers"
+                )
         self._of_variables = isinstance(left, Variable) and isinstance(right, Variable)
         self.left, self.right = as_expression(left), as_expression(right)
         self.comparator = comparator
@@ -71,28 +84,30 @@ class Constraint(Term):
         return [self.label, f"{self.label}_value", f"{self.label}_violation"]
 
     def losses(self, values: Sequence[Any]) -> tuple[Tensor, ...]:
-        self._refuse_broadcast(*values)
-        loss, value, violation = self.comparator(*values)
+        left, right = values
+        if _widens(left, right) and self._both_read_data():
+            raise ShapeError(
+                f"{self._sides(left, right)}, which would broadcast; give both the same axes, as by x[:, None]"
+            )
+        try:
+            loss, value, violation = self.comparator(left, right)
+        except (RuntimeError, TypeError) as error:
+            kind = ShapeError if "size" in str(error) else DtypeError
+            raise kind(f"{self._sides(left, right)}, which torch refuses: {error}") from error
         return self.weighed(loss), value, violation
 
-    def _refuse_broadcast(self, left: Any, right: Any) -> None:
-        """Where both sides have the batch's axis, they have as many axes: (B,) against (B, 1) would give (B, B)."""
-        if (
-            (
-                isinstance(left, Tensor)
-                and isinstance(right, Tensor)
-                and left.ndim != right.ndim
-                and left.ndim * right.ndim
-                and left.shape[0] == right.shape[0]
-            )
-            and self.left.keys
-            and self.right.keys
-        ):
-            raise ShapeError(
-                f"constraint {self.label!r} compares shapes {tuple(left.shape)} of {self.left.keys} and "
-                f"{tuple(right.shape)} of {self.right.keys}, which would broadcast; give both the same axes, "
-                "as by x[:, None]"
-            )
+    # torch.compile lets Python answer this, as it cannot trace a walk over the expressions.
+    @constant_when_compiled
+    def _both_read_data(self) -> bool:
+        return bool(self.left.keys and self.right.keys)
+
+    def _sides(self, *values: Any) -> str:
+        """Who compares what, for an error."""
+        sides = [tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__ for value in values]
+        return (
+            f"constraint {self.label!r} compares shapes {sides[0]} of {self.left.keys or self.left} and "
+            f"{sides[1]} of {self.right.keys or self.right}"
+        )
 
     def _scaled(self, weight: float) -> Constraint:
         return Constraint(self.left, self.right, self.comparator, weight, self.name)
@@ -108,13 +123,19 @@ class Constraint(Term):
         return Constraint(self.left, self.right, self.comparator, self.weight, name)
 
     def __and__(self, other: Any) -> Variable:
-        return symbolic_function(torch.logical_and, (self, other), None)
+        return self.truth & other
+
+    def __rand__(self, other: Any) -> Variable:
+        return other & self.truth
 
     def __or__(self, other: Any) -> Variable:
-        return symbolic_function(torch.logical_or, (self, other), None)
+        return self.truth | other
+
+    def __ror__(self, other: Any) -> Variable:
+        return other | self.truth
 
     def __invert__(self) -> Variable:
-        return symbolic_function(torch.logical_not, (self,), None)
+        return ~self.truth
 
     def __xor__(self, norm: int) -> Constraint:
         return Constraint(self.left, self.right, self.comparator.with_norm(norm), self.weight, self.name)
@@ -130,19 +151,21 @@ class Constraint(Term):
         if self.is_equality and self._of_variables:
             # What sets, dicts and `in` ask: are these two the same Variable?
             return self.left is self.right
+        if is_asked_by_torch_compile():
+            return True
         raise ExpressionError(
             f"the constraint '{self}' has no truth value; write 0 <= x <= 1 as x.between(0, 1), "
             "or as two constraints, (0 <= x) and (x <= 1)"
         )
 
     def __str__(self) -> str:
-        text = f"{self.left!r} {self.comparator.sign} {self.right!r}"
+        text = repr(self.truth)
         if self.comparator.norm == 1 and self.weight == 1:
             return text
         return f"{weight_text(self.weight)}({text}){'^2' if self.comparator.norm == 2 else ''}"
 
     def _repr_latex_(self) -> str:
-        text = f"{latex(self.left)} {sign_latex(self.comparator.sign)} {latex(self.right)}"
+        text = latex(self.truth)
         if self.comparator.norm == 2 or self.weight != 1:
             weight = weight_latex(self.weight)
             text = rf"{weight}\left({text}\right){'^{2}' if self.comparator.norm == 2 else ''}"
@@ -152,7 +175,15 @@ class Constraint(Term):
         return f"{self.name}: {self}" if self.name else str(self)
 
 
-def compare(left: Any, sign: str, right: Any) -> Constraint:
-    """The constraint that `left sign right` stands for."""
-    kind = {"<": LT, ">": GT, "=": Eq}[sign[0]]
-    return Constraint(left, right, kind(strict=len(sign) == 1))
+def _widens(left: Any, right: Any) -> bool:
+    """Whether comparing two batches gives shapes that neither has: (B,) against (B, 1), or (1, B) against (B, 1)."""
+    if not (isinstance(left, Tensor) and isinstance(right, Tensor)) or left.shape == right.shape:
+        return False
+    if left.ndim * right.ndim == 0 or left.shape[0] == right.shape[0]:
+        return widens_the_batch(left, right)
+    sizes = zip(reversed(left.shape), reversed(right.shape), strict=False)
+    # Where one side is longer it alone has the axes in front; beyond that each side may have the larger sizes.
+    larger = [(a > b, b > a) for a, b in sizes]
+    by_left = left.ndim > right.ndim or any(pair[0] for pair in larger)
+    by_right = right.ndim > left.ndim or any(pair[1] for pair in larger)
+    return by_left and by_right

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from slimgraph.errors import ExpressionError
+from slimgraph.errors import DtypeError, ExpressionError
 
 
 def gradient(y: Tensor, x: Tensor, grad_outputs: Tensor | None = None, create_graph: bool = True) -> Tensor:
@@ -17,6 +20,11 @@ def gradient(y: Tensor, x: Tensor, grad_outputs: Tensor | None = None, create_gr
     >>> gradient(x ** 3, x)
     tensor([12., 27.], grad_fn=<MulBackward0>)
     """
+    if not (isinstance(y, Tensor) and isinstance(x, Tensor)):
+        raise ExpressionError(
+            f"a derivative needs a tensor by a tensor; got {type(y).__name__} by {type(x).__name__}. Of a tuple, "
+            "derive an entry, as by y[0].grad(x)"
+        )
     if not y.requires_grad and not (x.requires_grad and torch.is_grad_enabled()):
         raise ExpressionError(
             f"a derivative needs gradients: x of shape {tuple(x.shape)} has requires_grad={x.requires_grad}, "
@@ -40,3 +48,24 @@ def jacobian(y: Tensor, x: Tensor) -> Tensor:
              [1., 1.]]], grad_fn=<StackBackward0>)
     """
     return torch.stack([gradient(y_i, x) for y_i in y.unbind(-1)], dim=-2)
+
+
+def require_grad(data: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """`data` with leaves that require a gradient under `keys`; what requires one already stays as it is."""
+    if torch.compiler.is_compiling():
+        # There derivatives are torch.func's, which need no such leaf.
+        return data
+    leaves = {key: _leaf(key, data[key]) for key in keys if key in data and not _requires_grad(data[key])}
+    return {**data, **leaves} if leaves else data
+
+
+def _requires_grad(thing: Any) -> bool:
+    return isinstance(thing, Tensor) and thing.requires_grad
+
+
+def _leaf(key: str, thing: Any) -> Tensor:
+    if not (isinstance(thing, Tensor) and (thing.is_floating_point() or thing.is_complex())):
+        given = thing.dtype if isinstance(thing, Tensor) else type(thing).__name__
+        raise DtypeError(f"a derivative by {key!r} needs a tensor of floating point there; got {given}")
+    # An inference tensor cannot take part in a derivative; its copy can.
+    return (thing.clone() if thing.is_inference() else thing.detach()).requires_grad_()

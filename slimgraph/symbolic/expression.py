@@ -8,8 +8,7 @@ nothing is registered anywhere until a `Plan` is made of it.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +18,10 @@ from torch import Tensor
 from slimgraph.doors import Drawable
 from slimgraph.errors import ExpressionError
 from slimgraph.symbolic.arrays import advice, operator_of, plain
+from slimgraph.symbolic.copies import Identity, as_table, from_table
 from slimgraph.symbolic.derivative import gradient
+from slimgraph.symbolic.operators import Operators, compared
+from slimgraph.symbolic.planned import Planned
 from slimgraph.symbolic.text import expression_text
 from slimgraph.symbolic.walk import Operation, in_order, replace
 
@@ -39,36 +41,6 @@ def symbolic_function(function: Callable[..., Any], args: tuple[Any, ...], kwarg
     return Variable(operation=Operation(function, *replace(arguments, Tensor, lambda t: Variable(value=t))))
 
 
-def _infix(function: Callable[[Any, Any], Any]) -> Any:
-    def method(self: Variable, other: Any) -> Variable:
-        return symbolic_function(function, (self, other), None)
-
-    return method
-
-
-def _reflected(function: Callable[[Any, Any], Any]) -> Any:
-    def method(self: Variable, other: Any) -> Variable:
-        return symbolic_function(function, (other, self), None)
-
-    return method
-
-
-def _prefix(function: Callable[[Any], Any]) -> Any:
-    def method(self: Variable) -> Variable:
-        return symbolic_function(function, (self,), None)
-
-    return method
-
-
-def _comparison(sign: str) -> Any:
-    def method(self: Variable, other: Any) -> Constraint:
-        from slimgraph.symbolic.constraint import compare
-
-        return compare(self, sign, other)
-
-    return method
-
-
 # What a comparison with a tensor on the left means for the Variable on its right.
 _TENSOR_COMPARISONS = {
     torch.Tensor.le: ">=",
@@ -77,9 +49,25 @@ _TENSOR_COMPARISONS = {
     torch.Tensor.gt: "<",
     torch.Tensor.eq: "==",
 }
+# `tensor + x` reaches us as a method of Tensor; it means the operator.
+_TENSOR_OPERATORS: dict[Any, Callable[..., Any]] = {
+    torch.Tensor.add: operator.add,
+    torch.Tensor.sub: operator.sub,
+    torch.Tensor.mul: operator.mul,
+    torch.Tensor.div: operator.truediv,
+    torch.Tensor.__floordiv__: operator.floordiv,
+    torch.Tensor.remainder: operator.mod,
+    torch.Tensor.pow: operator.pow,
+    torch.Tensor.__pow__: operator.pow,
+    torch.pow: operator.pow,
+    torch.Tensor.matmul: operator.matmul,
+    torch.Tensor.__and__: operator.and_,
+    torch.Tensor.__or__: operator.or_,
+    torch.Tensor.__getitem__: operator.getitem,
+}
 
 
-class Variable(Drawable):
+class Variable(Operators, Planned, Drawable):
     """An expression over the keys of a batch; `variable` makes the leaves, torch functions and operators the rest.
 
     Its value for a batch is exactly that of the torch code it was written as. Comparing makes a `Constraint`,
@@ -120,7 +108,7 @@ class Variable(Drawable):
         self.value = value
         self.operation = operation
         self.display_name = display_name
-        self._identity = _Identity()
+        self._identity = Identity()
 
     # ---- what it is -------------------------------------------------------------------------------------------------
 
@@ -139,20 +127,18 @@ class Variable(Drawable):
 
     def __call__(self, data: dict[str, Tensor]) -> Tensor:
         """Its value for a batch; nothing is written into `data`. Raises MissingKeyError for a key that is not there."""
-        if not isinstance(data, Mapping):
-            raise ExpressionError(f"{self!r} takes a dict of tensors; got {type(data).__name__}")
-        return self._plan(data)[0]
+        return self._values(data)[0]
 
     @property
-    def _plan(self) -> Any:
-        # No cached_property: Python 3.11's takes a lock, which torch.compile cannot trace.
-        if "_made_plan" not in self.__dict__:
-            from slimgraph.symbolic.plan import Plan
+    def expressions(self) -> list[Variable]:
+        return [self]
 
-            if torch.compiler.is_compiling():
-                raise ExpressionError("torch.compile takes Plan([expression]), or an expression that was called before")
-            self.__dict__["_made_plan"] = Plan([self])
-        return self.__dict__["_made_plan"]
+    @property
+    def _who(self) -> str:
+        return f"expression {self!r}"
+
+    def _expression(self, function: Callable[..., Any], *args: Any) -> Variable:
+        return symbolic_function(function, args, None)
 
     def to_networkx(self) -> Any:
         """The expression as a networkx MultiDiGraph from leaves to result."""
@@ -197,7 +183,13 @@ class Variable(Drawable):
 
     def unpack(self, count: int | Sequence[str]) -> tuple[Variable, ...]:
         """The entries `self[0] ... self[count - 1]` of a tuple or of the first axis, named if names are given."""
-        names = [None] * count if isinstance(count, int) else count
+        names: Any = count
+        if isinstance(count, int) and not isinstance(count, bool):
+            names = [None] * count
+        elif not (isinstance(count, list | tuple) and all(isinstance(name, str) and name for name in count)):
+            names = None
+        if not names:
+            raise ExpressionError(f"{self!r} is unpacked by a count >= 1 or a list of names; got {count!r}")
         return tuple(
             Variable(operation=Operation(operator.getitem, (self, place)), display_name=name)
             for place, name in enumerate(names)
@@ -209,57 +201,32 @@ class Variable(Drawable):
     def __torch_function__(cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         # `tensor <= x` reaches us here, as a method of Tensor; it means the same as `x >= tensor`.
         if (sign := _TENSOR_COMPARISONS.get(func)) is not None:
-            return _comparison(sign)(args[1], args[0])
+            return compared(args[1], sign, args[0])
         name = getattr(func, "__name__", "")
         # torch's own Python functions hand on out=None.
-        writes = kwargs and (kwargs.get("inplace") or kwargs.get("out") is not None)
+        writes = name == "__setitem__" or (kwargs and (kwargs.get("inplace") or kwargs.get("out") is not None))
         if writes or (name.endswith("_") and not name.endswith("__")):
             raise ExpressionError(
-                f"{name} changes a tensor in place, and an expression has no tensor yet; write a = a + x instead of "
-                f"a += x, and torch.{name.rstrip('_')} instead of {name}"
+                f"{name} changes a tensor in place, and an expression has no tensor yet; write "
+                + (
+                    "torch.where or torch.cat instead of a[i] = x"
+                    if name == "__setitem__"
+                    else f"a = a + x instead of a += x, and torch.{name.rstrip('_')} instead of {name}"
+                )
             )
-        return symbolic_function(operator.pow if name == "pow" and not kwargs else func, args, kwargs)
-
-    __add__, __radd__ = _infix(operator.add), _reflected(operator.add)
-    __sub__, __rsub__ = _infix(operator.sub), _reflected(operator.sub)
-    __mul__, __rmul__ = _infix(operator.mul), _reflected(operator.mul)
-    __truediv__, __rtruediv__ = _infix(operator.truediv), _reflected(operator.truediv)
-    __floordiv__, __rfloordiv__ = _infix(operator.floordiv), _reflected(operator.floordiv)
-    __mod__, __rmod__ = _infix(operator.mod), _reflected(operator.mod)
-    __pow__, __rpow__ = _infix(operator.pow), _reflected(operator.pow)
-    __matmul__, __rmatmul__ = _infix(operator.matmul), _reflected(operator.matmul)
-    __getitem__ = _infix(operator.getitem)
-    __neg__, __abs__ = _prefix(operator.neg), _prefix(operator.abs)
-    T, mT = property(_prefix(operator.attrgetter("T"))), property(_prefix(operator.attrgetter("mT")))
-    __le__, __lt__ = _comparison("<="), _comparison("<")
-    __ge__, __gt__ = _comparison(">="), _comparison(">")
-    __eq__ = _comparison("==")
-
-    def __ne__(self, other: Any) -> bool:
-        if isinstance(other, Variable):
-            return self is not other
-        raise ExpressionError(
-            f"{self!r} != {other!r} is no constraint; for its truth write torch.ne({self!r}, {other!r})"
-        )
-
-    def __xor__(self, other: Any) -> Variable:
-        raise ExpressionError(f"a power is written {self!r} ** {other!r}; ^ is the norm of a constraint")
-
-    # A class that defines __eq__ loses __hash__, and Variables are kept in sets and dicts.
-    __hash__ = object.__hash__
-
-    def __bool__(self) -> bool:
-        raise ExpressionError(f"the expression {self!r} has no truth value; it has a value only for a batch of data")
-
-    def __iter__(self) -> Iterator[Variable]:
-        raise ExpressionError(f"the length of {self!r} is not known; write {self!r}.unpack(n) for its first n entries")
+        return symbolic_function(func if kwargs else _TENSOR_OPERATORS.get(func) or func, args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or not hasattr(torch.Tensor, name):
             raise AttributeError(f"a Variable has no attribute {name!r}")
         if callable(getattr(torch, name, None)):
             raise AttributeError(f"a Variable has no method {name!r}; write torch.{name}({self!r})")
-        raise AttributeError(f"{self!r} has no {name!r}: it has a value only for a batch of data")
+        if name in ("values", "indices"):
+            raise AttributeError(f"{self!r} has no {name!r}; write [0] and [1], or .unpack(2), for torch's pairs")
+        raise AttributeError(
+            f"{self!r} has no {name!r}: it has a value only for a batch of data; a function or module that needs it is "
+            "written variable([inputs], function)"
+        )
 
     # ---- copies and pickles -----------------------------------------------------------------------------------------
 
@@ -267,48 +234,4 @@ class Variable(Drawable):
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # As a flat table: a nested pickle of a long expression would end in a RecursionError.
-        order = in_order([self])
-        place = {variable: _Place(i) for i, variable in enumerate(order)}
-        table = [
-            (
-                v._identity,
-                v.input_key,
-                v.value,
-                v.display_name,
-                replace(_parts(v.operation), Variable, place.__getitem__),
-            )
-            for v in order
-        ]
-        return _from_table, (table,)
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Stands in a pickled table for the Variable of that row."""
-
-    row: int
-
-
-class _Identity:
-    """What tells, in a copy of several expressions, that a Variable of one is also a Variable of another."""
-
-    copy: Variable | None = None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Identity, ()
-
-
-def _parts(operation: Operation | None) -> Any:
-    return None if operation is None else (operation.function, operation.args, operation.kwargs)
-
-
-def _from_table(table: list[tuple[Any, ...]]) -> Variable:
-    rows: list[Variable] = []
-    for identity, input_key, value, display_name, parts in table:
-        if identity.copy is None:
-            operation = None if parts is None else Operation(*replace(parts, _Place, lambda place: rows[place.row]))
-            made = Variable(input_key=input_key, value=value, operation=operation, display_name=display_name)
-            made._identity, identity.copy = identity, made
-        rows.append(identity.copy)
-    return rows[-1]
+        return from_table, (as_table(self),)

@@ -10,13 +10,29 @@ from __future__ import annotations
 
 import operator
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from slimgraph.symbolic.derivative import gradient
-from slimgraph.symbolic.text import ATOM, INFIX, LONGEST, NEGATION, function_name, leaf_text
+from slimgraph.symbolic.text import (
+    ATOM,
+    FRACTION,
+    INFIX,
+    LONGEST,
+    NEGATION,
+    POWER,
+    PREFIX,
+    PRODUCT,
+    Shown,
+    container_text,
+    function_name,
+    leaf_text,
+    name_strength,
+    place_text,
+)
 from slimgraph.symbolic.walk import Operation, in_order
 
 if TYPE_CHECKING:
@@ -25,22 +41,18 @@ if TYPE_CHECKING:
 _GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau phi chi psi omega"
 _GREEK_NAMES = {*_GREEK.split(" "), "Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Phi", "Psi", "Omega"}
 _KNOWN = {"sin", "cos", "tan", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "exp", "log", "min", "max", "det"}
-_SIGNS = {"*": r"\cdot", "@": "", "<=": r"\leq", ">=": r"\geq", "==": "=", "%": r"\bmod", "//": r"\mathbin{/\!/}"}
-_SPECIAL = {"\\": r"\backslash ", "~": r"\sim ", "^": r"\hat{\ }"}
+_SIGNS = {"*": r"\cdot", "@": r"\,", "<=": r"\leq", ">=": r"\geq", "==": "=", "&": r"\wedge", "|": r"\vee"}
+_SIGNS["%"] = r"\,\mathrm{mod}\,"
+_SPECIAL = {"\\": r"\backslash ", "~": r"\sim ", "^": r"\hat{\ }", " ": r"\ "}
 
 
 def latex(root: Variable) -> str:
     """The expression in the notation of a paper; a part that is too long to read is left out as dots."""
-    texts: dict[Variable, tuple[str, int]] = {}
+    texts: dict[Variable, Shown] = {}
     for variable in in_order([root]):
         text, strength = _latex(variable, texts)
         texts[variable] = (text, strength) if len(text) <= 2 * LONGEST else (r"\ldots", ATOM)
     return texts[root][0]
-
-
-def sign_latex(sign: str) -> str:
-    """A comparison's sign."""
-    return _SIGNS.get(sign, sign)
 
 
 def name_latex(name: str) -> str:
@@ -60,73 +72,84 @@ def _upright(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    return re.sub(r"[\\~^{}_&%$#]", lambda found: _SPECIAL.get(found[0], f"\\{found[0]}"), text)
+    return re.sub(r"[\\~^{}_&%$# ]", lambda found: _SPECIAL.get(found[0], f"\\{found[0]}"), text)
 
 
-def _latex(variable: Variable, texts: dict[Variable, tuple[str, int]]) -> tuple[str, int]:
+def _latex(variable: Variable, texts: dict[Variable, Shown]) -> Shown:
     if (name := variable.input_key or variable.display_name) is not None:
-        return name_latex(name), ATOM
+        return name_latex(name), name_strength(name)
     if variable.operation is None:
         return _leaf(variable.value)
-    return _operation(variable.operation, texts)
+    return _operation(variable.operation, lambda thing: _argument(thing, texts))
 
 
-def _leaf(value: Any) -> tuple[str, int]:
+def _leaf(value: Any) -> Shown:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return f"{value:g}" if isinstance(value, float) else str(value), NEGATION if value < 0 else ATOM
-    text = leaf_text(value)
-    return (
-        text if isinstance(value, Tensor) and not value.requires_grad and value.numel() <= 3 else _upright(text)
-    ), ATOM
+        return _number(value)
+    text, strength = leaf_text(value)
+    plain = isinstance(value, Tensor) and not value.requires_grad and value.numel() <= 3
+    return text if plain else _upright(text), strength
 
 
-def _operation(operation: Operation, texts: dict[Variable, tuple[str, int]]) -> tuple[str, int]:
+def _number(value: float) -> Shown:
+    text, _, power = (f"{value:g}" if isinstance(value, float) else str(value)).partition("e")
+    text = text.replace("inf", r"\infty").replace("nan", r"\mathrm{nan}")
+    if power:
+        return rf"{text} \cdot 10^{{{int(power)}}}", PRODUCT
+    return text, NEGATION if value < 0 else ATOM
+
+
+def _operation(operation: Operation, show: Callable[[Any], Shown]) -> Shown:
     function, args = operation.function, operation.args
-    shown = [_argument(arg, texts) for arg in args]
     if function in INFIX and len(args) == 2 and not operation.kwargs:
-        return _infix(*INFIX[function], *shown)
-    if function is operator.neg:
-        return f"-{_wrapped(shown[0], NEGATION)}", NEGATION
+        return _infix(*INFIX[function], show(args[0]), show(args[1]))
+    if function in PREFIX:
+        sign = PREFIX[function].replace("~", r"\neg ")
+        return f"{sign}{_wrapped(show(args[0]), FRACTION)}", NEGATION
     if function is operator.getitem:
-        return f"{_wrapped(shown[0], ATOM)}{{}}_{{{shown[1][0]}}}", ATOM
+        return f"{_wrapped(show(args[0]), ATOM)}{{}}_{{{place_text(args[1], show)}}}", POWER
     if function in (operator.abs, torch.abs):
-        return rf"\left|{shown[0][0]}\right|", ATOM
+        return rf"\left|{show(args[0])[0]}\right|", ATOM
     if function is torch.sqrt:
-        return rf"\sqrt{{{shown[0][0]}}}", ATOM
+        return rf"\sqrt{{{show(args[0])[0]}}}", ATOM
     if function is gradient:
-        return rf"\frac{{\partial {_wrapped(shown[0], ATOM)}}}{{\partial {_wrapped(shown[1], ATOM)}}}", ATOM
-    if isinstance(function, operator.attrgetter):
-        return rf"{_wrapped(shown[0], ATOM)}{{}}^{{\top}}", ATOM
+        return rf"\frac{{\partial {_derived(show(args[0]))}}}{{\partial {_derived(show(args[1]))}}}", FRACTION
+    if function is getattr:
+        mark = r"\top" if args[1] in ("T", "mT") else "*"
+        return rf"{_wrapped(show(args[0]), ATOM)}{{}}^{{{mark}}}", POWER
     name = function_name(function)
     head = f"\\{name}" if name in _KNOWN else rf"\operatorname{{{_escaped(name)}}}"
-    inner = [text for text, _ in shown]
-    inner += [rf"\mathrm{{{_escaped(key)}}}={_argument(value, texts)[0]}" for key, value in operation.kwargs.items()]
+    inner = [show(arg)[0] for arg in args]
+    inner += [rf"\mathrm{{{_escaped(key)}}}={show(value)[0]}" for key, value in operation.kwargs.items()]
     return rf"{head}\left({', '.join(inner)}\right)", ATOM
 
 
-def _infix(sign: str, strength: int, left: tuple[str, int], right: tuple[str, int]) -> tuple[str, int]:
+def _infix(sign: str, strength: int, left: Shown, right: Shown) -> Shown:
     if sign == "/":
-        return rf"\frac{{{left[0]}}}{{{right[0]}}}", ATOM
+        return rf"\frac{{{left[0]}}}{{{right[0]}}}", FRACTION
+    if sign == "//":
+        return rf"\left\lfloor\frac{{{left[0]}}}{{{right[0]}}}\right\rfloor", ATOM
     if sign == "^":
-        return f"{_wrapped(left, strength + 1)}^{{{right[0]}}}", strength
-    text = f"{_wrapped(left, strength)} {sign_latex(sign)} {_wrapped(right, strength + 1)}"
-    return text.replace("  ", r" \, "), strength
+        return f"{_wrapped(left, ATOM)}^{{{right[0]}}}", POWER
+    # Two signs never meet, as in `a - -b`.
+    least = max(strength + 1, FRACTION if right[1] == NEGATION else 0)
+    return f"{_wrapped(left, strength)} {_SIGNS.get(sign, sign)} {_wrapped(right, least)}", strength
 
 
-def _wrapped(shown: tuple[str, int], least: int) -> str:
+def _wrapped(shown: Shown, least: int) -> str:
     text, strength = shown
     return text if strength >= least else rf"\left({text}\right)"
 
 
-def _argument(thing: Any, texts: dict[Variable, tuple[str, int]]) -> tuple[str, int]:
+def _derived(shown: Shown) -> str:
+    return shown[0] if shown[1] == FRACTION else _wrapped(shown, ATOM)
+
+
+def _argument(thing: Any, texts: dict[Variable, Shown]) -> Shown:
     from slimgraph.symbolic.expression import Variable
 
     if isinstance(thing, Variable):
         return texts[thing]
-    if isinstance(thing, slice):
-        parts = ["" if part is None else _argument(part, texts)[0] for part in (thing.start, thing.stop, thing.step)]
-        return ":".join(parts[: 2 + (thing.step is not None)]), ATOM
-    if isinstance(thing, list | tuple):
-        inner = ", ".join(_argument(item, texts)[0] for item in thing)
-        return (rf"\left[{inner}\right]" if isinstance(thing, list) else inner), ATOM
-    return (r"\ldots", ATOM) if thing is Ellipsis else _leaf(thing)
+    if thing is Ellipsis:
+        return r"\ldots", ATOM
+    return container_text(thing, lambda inner: _argument(inner, texts)) or _leaf(thing)

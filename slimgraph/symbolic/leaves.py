@@ -28,6 +28,11 @@ def variable(*args: Any, key: str | None = None, display_name: str | None = None
     >>> variable(["x", a], lambda x, a: a * x, display_name="ax")({"x": torch.tensor([3.])})
     tensor([6.])
     """
+    for name in (key, display_name, *(arg for arg in args if isinstance(arg, str))):
+        if name is not None and not (isinstance(name, str) and name):
+            raise ExpressionError(f"a key or display name is a text that is not empty; got {name!r}")
+    if key is not None and args and isinstance(args[0], str):
+        raise ExpressionError(f"variable takes one key; got {args[0]!r} and key={key!r}")
     match args:
         case [] if key is not None:
             return Variable(input_key=key, display_name=display_name)
@@ -51,13 +56,9 @@ def variable(*args: Any, key: str | None = None, display_name: str | None = None
 
 
 def as_expression(thing: Any) -> Variable:
-    """`thing` as a Variable: itself, the comparison of a Constraint, or a constant."""
-    from slimgraph.symbolic.constraint import Constraint
-
+    """`thing` as a Variable: itself, or a constant."""
     if isinstance(thing, Variable):
         return thing
-    if isinstance(thing, Constraint):
-        return thing.truth
     if isinstance(thing, Tensor):
         return Variable(value=thing)
     if hasattr(thing, "__array__"):

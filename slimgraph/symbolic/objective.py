@@ -13,6 +13,7 @@ from slimgraph.symbolic.expression import Variable
 from slimgraph.symbolic.latex import latex, name_latex
 from slimgraph.symbolic.leaves import as_expression, variable
 from slimgraph.symbolic.term import Term, weight_latex, weight_text
+from slimgraph.symbolic.text import function_name
 
 
 class Objective(Term):
@@ -26,6 +27,7 @@ class Objective(Term):
     """
 
     kind = "objective"
+    advice = "weigh it by 2 * o, give several as a list, change the expression before .minimize()"
 
     def __init__(
         self,
@@ -46,34 +48,35 @@ class Objective(Term):
 
     def losses(self, values: Sequence[Any]) -> tuple[Tensor, ...]:
         value = self.metric(values[0])
-        if isinstance(value, int | float):
+        if isinstance(value, int | float) and not isinstance(value, bool):
             value = torch.as_tensor(value)
-        if not isinstance(value, Tensor):
+        if not isinstance(value, Tensor) or value.ndim or value.is_complex() or value.dtype == torch.bool:
+            given = f"{type(value).__name__}: {value!r}"
+            if isinstance(value, Tensor):
+                given = f"shape {tuple(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
             raise ExpressionError(
-                f"objective {self.label!r} needs a metric that gives one number per batch; "
-                f"{getattr(self.metric, '__name__', self.metric)!r} gives {type(value).__name__}: {value!r}"
-            )
-        if value.ndim:
-            raise ExpressionError(
-                f"objective {self.label!r} needs a metric that gives one number per batch; "
-                f"{getattr(self.metric, '__name__', self.metric)!r} gives shape {tuple(value.shape)}"
+                f"objective {self.label!r} needs a {self._giver} that gives one number per batch; "
+                f"{self._function_name!r} gives {given}"
             )
         return (self.weighed(value),)
+
+    # What gives its number, and the name of that.
+    _giver = "metric"
+
+    @property
+    def _function_name(self) -> str:
+        return function_name(self.metric)
 
     def _scaled(self, weight: float) -> Objective:
         return Objective(self.var, self.metric, weight, self.name)
 
     def __str__(self) -> str:
-        metric = getattr(self.metric, "__name__", type(self.metric).__name__)
-        return f"{weight_text(self.weight)}{metric}({self.var!r})"
+        return f"{weight_text(self.weight)}{self._function_name}({self.var!r})"
 
     def _repr_latex_(self) -> str:
         weight = weight_latex(self.weight)
-        metric = getattr(self.metric, "__name__", type(self.metric).__name__)
         inner = latex(self.var)
-        return (
-            f"${weight}{inner}$" if self.metric is _scalar else rf"${weight}{name_latex(metric)}\left({inner}\right)$"
-        )
+        return rf"${weight}{name_latex(self._function_name)}\left({inner}\right)$"
 
     def __repr__(self) -> str:
         return f"Objective({f'{self.name}: ' if self.name else ''}{self})"
@@ -99,12 +102,23 @@ class Loss(Objective):
     ) -> None:
         if isinstance(input_keys, str):
             raise OptionError(f"the input_keys of a Loss is a list of keys; got {input_keys!r}. Write [{input_keys!r}]")
+        if not callable(loss):
+            raise OptionError(f"a Loss needs a function of the values of {list(input_keys)}; got {loss!r}")
         super().__init__(variable(list(input_keys), loss), _scalar, weight, name)
         self._inputs = list(input_keys)
         self.loss = loss
+
+    _giver = "function"
+
+    @property
+    def _function_name(self) -> str:
+        return function_name(self.loss)
 
     def _scaled(self, weight: float) -> Loss:
         return Loss(self._inputs, self.loss, weight, self.name)
 
     def __str__(self) -> str:
         return f"{weight_text(self.weight)}{self.var!r}"
+
+    def _repr_latex_(self) -> str:
+        return f"${weight_latex(self.weight)}{latex(self.var)}$"

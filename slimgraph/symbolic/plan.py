@@ -7,45 +7,28 @@ the constants, which follow device and dtype; the expressions themselves own not
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from slimgraph.errors import ExpressionError, MissingKeyError, did_you_mean
-from slimgraph.symbolic.derivative import gradient
+from slimgraph.symbolic.broadcasts import SIGNS, warn_of_broadcast
+from slimgraph.symbolic.derivative import gradient, require_grad
 from slimgraph.symbolic.expression import Variable
+from slimgraph.symbolic.program import Nested, Slot, Step, steps_between, with_slots_reused
+from slimgraph.symbolic.sharing import hashable, is_pure
 from slimgraph.symbolic.walk import Operation, in_order, replace
-
-
-@dataclass(frozen=True, slots=True)
-class _Slot:
-    """Stands in an argument template for the value in that slot."""
-
-    number: int
-
-
-class _Nested:
-    """A call whose values stand inside lists or keywords: fills the template, then calls."""
-
-    def __init__(self, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> None:
-        self.function, self.args, self.kwargs = function, args, kwargs
-
-    def __call__(self, *values: Any) -> Any:
-        args, kwargs = replace((self.args, self.kwargs), _Slot, lambda slot: values[slot.number])
-        return self.function(*args, **kwargs)
-
-
-# A line of the program: the slot of the result, the function, and the slots of its arguments.
-_Step = tuple[int, Callable[..., Any], tuple[int, ...]]
 
 
 class Plan(nn.Module):
     """Evaluates `expressions` together: `plan(data)` gives the list of their values.
 
-    It keeps no tensor of a batch and writes nothing into `data`. Derivatives are autograd's; under torch.compile they
-    are `torch.func.vjp` of the steps between the two expressions, which sees nothing outside them, such as a node.
+    It keeps no tensor of a batch and writes nothing into `data`. Where an operator would pair every sample with every
+    other, as `y - t` of `(batch, 1)` and `(batch,)`, the value is torch's, with a warning once for each rank of inputs.
+
+    Derivatives are autograd's; under torch.compile they are `torch.func.vjp` of the steps between the two expressions,
+    which sees nothing outside them, such as a node.
 
     Raises MissingKeyError for a key that is not there; under torch.compile ExpressionError for a derivative of what was
     computed outside.
@@ -64,19 +47,25 @@ class Plan(nn.Module):
         # Whether anything is derived at all.
         self.derives = False
         # For each derivative, by its slots (y, x): the steps that lead from x to y, and the keys that y reads besides.
-        self._paths: dict[tuple[int, int], tuple[list[_Step], list[str]]] = {}
+        self._paths: dict[tuple[int, int], tuple[list[Step], list[str]]] = {}
         self._start: list[Any] = []
         self._inputs: list[tuple[int, str]] = []
         self._leaves: list[tuple[int, str]] = []
-        self._program: list[_Step] = []
+        self._program: list[Step] = []
         self._functions = nn.ModuleList()
+        # The steps between two values that depend on the data: their sign, and the keys of both.
+        self._watched: dict[int, tuple[str, tuple[Any, Any]]] = {}
+        # The ranks of the inputs for which these steps were looked at.
+        self._seen: set[tuple[int, ...]] = set()
+        self._keys_of: dict[int, dict[str, None]] = {}
         slots: dict[Variable, int] = {}
         known: dict[Any, int] = {}
         for variable in in_order(expressions):
             slots[variable] = self._place(variable, slots, known)
+        del self._keys_of
         self._results = [slots[expression] for expression in expressions]
         if not self.derives:
-            self._reuse_slots()
+            self._program = with_slots_reused(self._program, self._results)
 
     # ---- building ---------------------------------------------------------------------------------------------------
 
@@ -90,6 +79,7 @@ class Plan(nn.Module):
         known["leaf", identity] = slot = self._new(None)
         if variable.input_key is not None:
             self._inputs.append((slot, variable.input_key))
+            self._keys_of[slot] = {variable.input_key: None}
         elif isinstance(variable.value, Tensor):
             self._leaves.append((slot, self._register(variable.value, variable.display_name)))
         else:
@@ -113,8 +103,8 @@ class Plan(nn.Module):
         function, args, kwargs = operation.function, operation.args, operation.kwargs
         if isinstance(function, nn.Module) and function not in self._functions:
             self._functions.append(function)
-        template = replace((args, kwargs), Variable, lambda v: _Slot(slots[v]))
-        sharing_key = (function, _hashable(template)) if _is_pure(function) else None
+        template = replace((args, kwargs), Variable, lambda v: Slot(slots[v]))
+        sharing_key = (function, hashable(template)) if is_pure(function) else None
         try:
             if sharing_key in known:
                 return known[sharing_key]
@@ -124,6 +114,10 @@ class Plan(nn.Module):
         if function is gradient:
             self._mark_derived(args[0], args[1], program_slots)
         slot = self._new(None)
+        keys = [self._keys_of.get(i, {}) for i in program_slots]
+        if function in SIGNS and len(keys) == 2 and all(keys):
+            self._watched[len(self._program)] = SIGNS[function], (tuple(keys[0]), tuple(keys[1]))
+        self._keys_of[slot] = keys[0] if len(keys) == 1 else {key: None for each in keys for key in each}
         self._program.append((slot, function, program_slots))
         if sharing_key is not None:
             known[sharing_key] = slot
@@ -133,28 +127,15 @@ class Plan(nn.Module):
         """The slots to read and the function to call with their values."""
         used: list[int] = []
 
-        def renumber(slot: _Slot) -> _Slot:
+        def renumber(slot: Slot) -> Slot:
             used.append(slot.number)
-            return _Slot(len(used) - 1)
+            return Slot(len(used) - 1)
 
-        inner = replace(template, _Slot, renumber)
+        inner = replace(template, Slot, renumber)
         args, kwargs = template
-        if kwargs or len(used) > sum(isinstance(arg, _Slot) for arg in args):
-            return tuple(used), _Nested(function, *inner)
-        return tuple(arg.number if isinstance(arg, _Slot) else self._new(arg) for arg in args), function
-
-    def _reuse_slots(self) -> None:
-        """Puts results where values were that nobody reads any more, so that these are freed as early as by hand."""
-        last = {slot: place for place, step in enumerate(self._program) for slot in step[2]}
-        kept = set(self._results)
-        moved: dict[int, int] = {}
-        free: list[int] = []
-        for place, (slot, function, arguments) in enumerate(self._program):
-            read = tuple(moved.get(i, i) for i in arguments)
-            done = [i for i in dict.fromkeys(arguments) if last[i] == place and i in moved and i not in kept]
-            free += [moved[i] for i in done]
-            moved[slot] = free.pop() if free and slot not in kept else slot
-            self._program[place] = (moved[slot], function, read)
+        if kwargs or len(used) > sum(isinstance(arg, Slot) for arg in args):
+            return tuple(used), Nested(function, *inner)
+        return tuple(arg.number if isinstance(arg, Slot) else self._new(arg) for arg in args), function
 
     def _new(self, content: Any) -> int:
         self._start.append(content)
@@ -164,23 +145,14 @@ class Plan(nn.Module):
         self.derives = True
         self.derived_keys += [key for key in x.keys if key not in self.derived_keys]
         self._paths[slots[0], slots[1]] = (
-            self._steps_between(slots[1], slots[0]),
+            steps_between(self._program, slots[1], slots[0]),
             [key for key in y.keys if key != x.input_key],
         )
 
-    def _steps_between(self, start: int, end: int) -> list[_Step]:
-        """The steps that depend on slot `start` and on which slot `end` depends, in their order."""
-        reached, after = {start}, []
-        for step in self._program:
-            if step[0] != start and not reached.isdisjoint(step[2]):
-                reached.add(step[0])
-                after.append(step)
-        needed, between = {end}, []
-        for step in reversed(after):
-            if step[0] in needed:
-                needed.update(step[2])
-                between.append(step)
-        return between[::-1]
+    @property
+    def input_keys(self) -> list[str]:
+        """The keys that it reads."""
+        return [key for _, key in self._inputs]
 
     @property
     def keys_read_by_derivatives(self) -> list[str]:
@@ -206,7 +178,7 @@ class Plan(nn.Module):
         except KeyError as error:
             (key,) = error.args
             raise MissingKeyError(
-                f"an expression reads {key!r}, the data holds {sorted(data)}.{did_you_mean(key, data)}"
+                f"an expression reads {key!r}, the data holds {sorted(map(str, data))}.{did_you_mean(key, data)}"
             ) from None
         for slot, name in self._leaves:
             values[slot] = getattr(self, name)
@@ -214,9 +186,24 @@ class Plan(nn.Module):
 
     def _run(self, data: dict[str, Tensor]) -> list[Any]:
         values = self._load(data)
+        if self._watched and not torch.compiler.is_compiling():
+            ranks = tuple([getattr(values[slot], "ndim", 0) for slot, _ in self._inputs])
+            if ranks not in self._seen:
+                self._run_watched(values)
+                self._seen.add(ranks)
+                return [values[i] for i in self._results]
         for slot, function, arguments in self._program:
             values[slot] = function(*[values[i] for i in arguments])
         return [values[i] for i in self._results]
+
+    def _run_watched(self, values: list[Any]) -> None:
+        """All steps, with a warning where one would pair every sample with every other."""
+        for place, (slot, function, arguments) in enumerate(self._program):
+            inputs = [values[i] for i in arguments]
+            if place in self._watched:
+                sign, keys = self._watched[place]
+                warn_of_broadcast(sign, inputs[0], inputs[1], keys)
+            values[slot] = function(*inputs)
 
     def _run_traced(self, data: dict[str, Tensor]) -> list[Any]:
         """The same with derivatives by torch.func, which torch.compile can trace."""
@@ -232,7 +219,7 @@ class Plan(nn.Module):
             values[step[0]] = self._traced(step, values)
         return [values[i] for i in self._results]
 
-    def _traced(self, step: _Step, values: list[Any]) -> Any:
+    def _traced(self, step: Step, values: list[Any]) -> Any:
         _, function, arguments = step
         if function is not gradient:
             return function(*[values[i] for i in arguments])
@@ -248,41 +235,3 @@ class Plan(nn.Module):
 
         pair = torch.func.vjp(y_of, values[start])
         return pair[1](torch.ones_like(pair[0]))[0]
-
-
-def require_grad(data: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    """`data` with leaves that require a gradient under `keys`; what requires one already stays as it is."""
-    if torch.compiler.is_compiling():
-        # There derivatives are torch.func's, which need no such leaf.
-        return data
-    leaves = {key: _leaf(data[key]) for key in keys if key in data and not data[key].requires_grad}
-    return {**data, **leaves} if leaves else data
-
-
-def _leaf(tensor: Tensor) -> Tensor:
-    # An inference tensor cannot take part in a derivative; its copy can.
-    return (tensor.clone() if tensor.is_inference() else tensor.detach()).requires_grad_()
-
-
-def _is_pure(function: Callable[..., Any]) -> bool:
-    """Whether two equal calls may be one: operators, derivatives and torch's functions without chance."""
-    module = getattr(function, "__module__", None)
-    if module in ("_operator", "operator") or function is gradient:
-        return True
-    if getattr(torch, getattr(function, "__name__", ""), None) is not function:
-        return False
-    overloads = getattr(torch.ops.aten, function.__name__, None)
-    tag = torch.Tag.nondeterministic_seeded
-    return overloads is not None and not any(tag in getattr(overloads, name).tags for name in overloads.overloads())
-
-
-def _hashable(thing: Any) -> Any:
-    """A key that is equal just for equal arguments: 1, 1.0 and True differ."""
-    if isinstance(thing, tuple | list):
-        return type(thing).__name__, tuple(_hashable(item) for item in thing)
-    if isinstance(thing, dict):
-        return "dict", tuple((key, _hashable(value)) for key, value in thing.items())
-    if isinstance(thing, slice):
-        return "slice", _hashable((thing.start, thing.stop, thing.step))
-    # The repr tells 0.0 from -0.0.
-    return type(thing), repr(thing) if isinstance(thing, float) else thing

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from slimgraph.errors import OptionError, did_you_mean
 from slimgraph.node import Node
+from slimgraph.slim.linear.functions import whole_number
 
 History = dict[str, list[Tensor]]
 
@@ -17,8 +18,8 @@ class MovingHorizon(Node):
     """A node that sees the last `ndelay` entries of its inputs, `(batch, ndelay, features)`, oldest first.
 
     `module` is a Node. Called once per step with `(batch, features)`; until there are `ndelay` entries the first one is
-    repeated. A System and a Problem forget the entries between batches; outside them `reset()` does. `history` may
-    give past entries to start from, a list of `(batch, features)` per key, oldest first.
+    repeated. A roll-out of a System and a Problem start each batch without entries; outside them `reset()` does that.
+    `history` may give past entries to start from, a list of `(batch, features)` per key, oldest first.
 
     >>> mean = MovingHorizon(Node(lambda x: x.mean(1), ["x"], ["y"]), ndelay=2)
     >>> [mean({"x": torch.full((1, 1), t)})["y"].item() for t in (1., 3., 5.)]
@@ -28,8 +29,7 @@ class MovingHorizon(Node):
     def __init__(self, module: Node, ndelay: int = 1, history: History | None = None) -> None:
         if not isinstance(module, Node):
             raise OptionError(f"MovingHorizon holds a Node; got {type(module).__name__}: {module!r}. Wrap it in a Node")
-        if not isinstance(ndelay, int) or ndelay < 1:
-            raise OptionError(f"ndelay is a whole number, at least 1; got {ndelay!r}")
+        ndelay = whole_number(self, "ndelay", ndelay)
         for key in history or {}:
             if key not in module.input_keys:
                 hint = did_you_mean(key, module.input_keys)
@@ -79,3 +79,28 @@ class _Window(nn.Module):
             past = self.history[key] = [*self.history[key], entry][-self.ndelay :]
             windows.append(torch.stack([past[0]] * (self.ndelay - len(past)) + past, dim=1))
         return self.node.call(*windows)
+
+
+class Windows:
+    """All windows at or below a module, and what they hold at one moment."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.windows = [m for m in module.modules() if isinstance(m, _Window)]
+
+    def held(self) -> list[History]:
+        """What they hold now; later entries do not change it."""
+        return [dict(window.history) for window in self.windows]
+
+    def put(self, histories: list[History]) -> None:
+        """Let them hold `histories`."""
+        for window, history in zip(self.windows, histories, strict=True):
+            window.history = dict(history)
+
+    def starts(self) -> list[History]:
+        """What they hold before the first entry."""
+        return [dict(window.start) for window in self.windows]
+
+    @staticmethod
+    def detached(histories: list[History]) -> list[History]:
+        """The same entries without the way back for gradients."""
+        return [{key: [entry.detach() for entry in past] for key, past in h.items()} for h in histories]

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from slimgraph import wiring
 from slimgraph.errors import OptionError, ShapeError, did_you_mean
 from slimgraph.node import describe
-from slimgraph.system.system import Call, Columns, System
+from slimgraph.system import series
+from slimgraph.system.system import Data, System
 
 PadMode = Literal["replicate", "circular", "constant", "reflect"]
 
@@ -22,7 +23,8 @@ class SystemPreview(System):
     `preview_keys_map` names for each key the nodes that see it ahead, `preview_length` how many entries (1 by default);
     such a node receives `(batch, (length + 1) * features)`. A series that ends is continued by `pad_mode`: `replicate`
     (its last entry), `constant` (`pad_constant`), `reflect`, or `circular`, neuromancer's default, which shows the
-    start of the reference at its end.
+    start of the reference at its end. `step` takes such a key as `(batch, length + 1, features)`, now and ahead. With a
+    mask only `replicate` is allowed.
 
     >>> from slimgraph import Node
     >>> track = Node(lambda x, r: r[:, 1:2], ["x", "r"], ["x"], name="track")
@@ -44,10 +46,28 @@ class SystemPreview(System):
         nsteps: int | None = None,
         *,
         keep: Sequence[str] | None = None,
+        checkpoint_every: int | None = None,
+        truncate_every: int | None = None,
+        mask_key: str | None = None,
     ) -> None:
-        super().__init__(nodes, name, nstep_key, init_func, nsteps, keep=keep)
+        super().__init__(
+            nodes,
+            name,
+            nstep_key,
+            init_func,
+            nsteps,
+            keep=keep,
+            checkpoint_every=checkpoint_every,
+            truncate_every=truncate_every,
+            mask_key=mask_key,
+        )
         if pad_mode not in (known := ["replicate", "circular", "constant", "reflect"]):
             raise OptionError(f"pad_mode is one of {known}; got {pad_mode!r}.{did_you_mean(pad_mode, known)}")
+        if mask_key is not None and pad_mode != "replicate":
+            raise OptionError(
+                f"{self.title} with a mask continues a sample's series by its last entry, pad_mode='replicate'; "
+                f"got {pad_mode!r}"
+            )
         self.preview_keys_map, self.preview_length = preview_keys_map, preview_length or {}
         self.pad_mode, self.pad_constant = pad_mode, pad_constant
         reads = dict(zip(wiring.names(nodes), (node.input_keys for node in nodes), strict=True))
@@ -65,7 +85,7 @@ class SystemPreview(System):
             if length < 0:
                 raise OptionError(f"preview_length of {key!r} is at least 0; got {length}")
         for key, seers in self.preview_keys_map.items():
-            if key in self.output_keys:
+            if key in self.written:
                 raise OptionError(f"{key!r} is produced by {self.title} itself: nobody knows it ahead")
             for seer in seers:
                 if key not in reads.get(seer, []):
@@ -74,28 +94,39 @@ class SystemPreview(System):
                         f"the nodes read {reads}.{did_you_mean(seer, reads)}"
                     )
 
-    def _columns(self, data: dict[str, Tensor], nsteps: int) -> Columns:
-        columns = super()._columns(data, nsteps)
+    def _columns(self, read: Data, nsteps: int) -> dict[str, list[Tensor]]:
+        columns = super()._columns(read, nsteps)
         for key in self.preview_keys_map:
-            columns[_ahead(key)] = self._preview(key, data[key], nsteps)
+            columns[_ahead(key)] = self._preview(key, read[key], nsteps)
         return columns
 
-    def _call(self, node: Any, columns: Columns) -> Call:
-        node, call, _, writes = super()._call(node, columns)
-        reads = [columns[_ahead(key) if (key, node) in self._seers else key] for key in node.input_keys]
-        return node, call, reads, writes
+    def _step_columns(self, read: Data) -> dict[str, list[Tensor]]:
+        known = {key: self._known(key, read[key]) for key in self.preview_keys_map}
+        columns = super()._step_columns({**read, **{key: value[:, 0] for key, value in known.items()}})
+        return {**columns, **{_ahead(key): [value.flatten(1)] for key, value in known.items()}}
 
-    def _preview(self, key: str, series: Tensor, nsteps: int) -> list[Tensor]:
+    def _known(self, key: str, value: Tensor) -> Tensor:
+        """The present entry and those ahead, of one step."""
+        length = self.preview_length.get(key, 1)
+        wanted = f"(batch, {length + 1}, features)"
+        if (value := series.entry(self.title, key, value, wanted)).shape[1] != length + 1:
+            raise ShapeError(f"a step of {self.title} reads {key!r}, now and ahead, as {wanted}; got {describe(value)}")
+        return value
+
+    def _reads_of(self, node: Any) -> list[str]:
+        return [_ahead(key) if (key, node) in self._seers else key for key in node.input_keys]
+
+    def _preview(self, key: str, known: Tensor, nsteps: int) -> list[Tensor]:
         """At each step the entries from now to `length` ahead, `(batch, (length + 1) * features)`."""
         length = self.preview_length.get(key, 1)
-        if series.ndim != 3:
-            raise ShapeError(f"a preview needs {key!r} as (batch, time, features); got {describe(series)}")
-        missing = max(0, nsteps + length - series.shape[1])
+        if known.ndim != 3:
+            raise ShapeError(f"a preview needs {key!r} as (batch, time, features); got {describe(known)}")
+        missing = max(0, nsteps + length - known.shape[1])
         if missing:
             value = {"value": self.pad_constant} if self.pad_mode == "constant" else {}
-            padded = nn.functional.pad(series.transpose(1, 2), (0, missing), mode=self.pad_mode, **value)
-            series = padded.transpose(1, 2)
-        entries = series.unbind(1)
+            padded = nn.functional.pad(known.transpose(1, 2), (0, missing), mode=self.pad_mode, **value)
+            known = padded.transpose(1, 2)
+        entries = known.unbind(1)
         return [torch.cat(entries[i : i + length + 1], dim=-1) for i in range(nsteps)]
 
 

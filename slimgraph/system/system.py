@@ -5,34 +5,28 @@ Data are `(batch, time, features)`. Step i reads entry i of every series and app
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from slimgraph import wiring
 from slimgraph.doors import Drawable
-from slimgraph.errors import (
-    CycleError,
-    MissingKeyError,
-    OptionError,
-    OverwriteError,
-    ShapeError,
-    StrictOptions,
-    WiringError,
-    did_you_mean,
-)
+from slimgraph.errors import MissingKeyError, OptionError, OverwriteError, StrictOptions, did_you_mean
 from slimgraph.node import describe, key_names, node_list
 from slimgraph.slim import materialized
-from slimgraph.system.horizon import MovingHorizon
+from slimgraph.slim.linear.functions import whole_number
+from slimgraph.system import series
+from slimgraph.system.as_node import AsNode
+from slimgraph.system.compiled import CompiledSteps
+from slimgraph.system.horizon import Windows
+from slimgraph.system.mask import Mask
+from slimgraph.system.rollout import Moment, RollOut
 
-Columns = dict[str, list[Tensor]]
-# A node, what to call, the columns that it reads and the appends of those that it writes.
-Call = tuple[Any, Callable[..., Any], list[list[Tensor]], list[Callable[[Tensor], None]]]
+Data = dict[str, Tensor]
 
 
-class System(nn.Module, Drawable, metaclass=StrictOptions):
+class System(AsNode, Drawable, metaclass=StrictOptions):
     """Nodes rolled out for `nsteps` steps of time; time and memory are linear in the number of steps.
 
     A key that is read and written is a state: the data give its start as one entry, `(batch, 1, features)`, and it
@@ -41,11 +35,21 @@ class System(nn.Module, Drawable, metaclass=StrictOptions):
     what it reads, states apart.
 
     `nsteps` is the number of steps, by default the length of the series under `nstep_key`. `init_func(data)` may add
-    start values. `keep` names the outputs to return, all by default. Maps among the nodes build their matrix once.
+    start values. `keep` names the outputs to return, all by default; the others are dropped as soon as no step needs
+    them, and `trace(data)` shows them. Maps among the nodes build their matrix once.
+
+    `checkpoint_every=k` stores what the backward pass needs of the first step only and recomputes the rest, k steps at
+    a time, with the same random numbers. `truncate_every=k` cuts the gradient through states and windows every k steps.
+    `mask_key` names a mask, `(batch, time)` or `(batch, time, 1)`, 1 up to each sample's length and 0 after it: from
+    there on states stay as they are, other outputs are 0, and what stands in the padding is never read.
+
+    A System among the nodes runs all its own steps within each step; see `AsNode`.
 
     Calling it gives a new dict, the data with the outputs. Raises WiringError for neither nsteps nor `nstep_key`,
-    ShapeError (key, length, step) for a series too short, CycleError for feedback without a start value.
+    ShapeError (key, length, step) for a series too short, and for batch sizes that differ, CycleError for feedback
+    without a start value, DtypeError for what is no tensor.
 
+    >>> import torch
     >>> from slimgraph import Node
     >>> decay = System([Node(lambda x, u: 0.5 * x + u, ["x", "u"], ["x"], name="decay")], nstep_key="u")
     >>> decay({"x": torch.ones(1, 1, 1), "u": torch.zeros(1, 3, 1)})["x"].flatten()
@@ -61,42 +65,62 @@ class System(nn.Module, Drawable, metaclass=StrictOptions):
         nodes: Sequence[Any],
         name: str | None = None,
         nstep_key: str = "X",
-        init_func: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
+        init_func: Callable[[Data], Data] | None = None,
         nsteps: int | None = None,
         *,
         keep: Sequence[str] | None = None,
+        checkpoint_every: int | None = None,
+        truncate_every: int | None = None,
+        mask_key: str | None = None,
     ) -> None:
         super().__init__()
-        self.name, self.nstep_key, self.init_func = name, nstep_key, init_func
+        self.name, self.nstep_key, self.init_func, self.mask_key = name, nstep_key, init_func, mask_key
         nodes = node_list(nodes, self.title)
-        if inner := [node for node in nodes if isinstance(node, System)]:
-            raise OptionError(f"{self.title} cannot roll out another System, {inner[0].title}, as one of its nodes")
         self.nodes = nn.ModuleList(nodes)
-        if nsteps is not None and (not isinstance(nsteps, int) or nsteps < 1):
-            raise OptionError(f"{self.title} needs a whole number nsteps >= 1; got {nsteps!r}")
-        self.nsteps = nsteps
+        self.nsteps, self.checkpoint_every, self.truncate_every = (
+            None if number is None else whole_number(self, word, number)
+            for word, number in (
+                ("nsteps", nsteps),
+                ("checkpoint_every", checkpoint_every),
+                ("truncate_every", truncate_every),
+            )
+        )
+        self.compiled: CompiledSteps | None = None
         wiring.names(nodes)
-        self.output_keys = list(wiring.writers(nodes))
-        self.keep = self._kept(keep)
+        self.written = list(wiring.writers(nodes))
+        self.keep = self.output_keys = self._kept(keep)
         self._refuse_double_writers()
         # What a node reads and writes itself is a state for sure; longer loops show only with the data.
         own_states = {key for node in nodes for key in node.input_keys if key in node.output_keys}
-        outside = (key for node in nodes for key in node.input_keys if key not in self.output_keys or key in own_states)
+        outside = (key for node in nodes for key in node.input_keys if key not in self.written or key in own_states)
         self._reads = list(dict.fromkeys(outside))
         # What the init function may add need not stand in the data.
-        starts = own_states if init_func or type(self).init is not System.init else ()
-        self.input_keys = [key for key in self._reads if key not in starts]
+        begun = own_states if self._adds_starts else ()
+        masks = [] if mask_key is None else [mask_key]
+        self.input_keys = list(dict.fromkeys([*(key for key in self._reads if key not in begun), *masks]))
+
+    @property
+    def _adds_starts(self) -> bool:
+        return self.init_func is not None or type(self).init is not System.init
+
+    @property
+    def optional_keys(self) -> list[str] | None:
+        """What it takes from the data where they hold it: starts, the series that counts; None where `init` may any."""
+        if self._adds_starts:
+            return None
+        counted = [self.nstep_key] if self.nsteps is None else []
+        return [key for key in dict.fromkeys([*self.written, *counted]) if key not in self.input_keys]
 
     def _kept(self, keep: Sequence[str] | None) -> list[str]:
         """The outputs to return."""
         if keep is None:
-            return self.output_keys
+            return self.written
         names = key_names(keep, f"keep of {self.title}")
         for key in names:
-            if key not in self.output_keys:
-                hint = did_you_mean(key, self.output_keys)
-                raise OptionError(f"{self.title} cannot keep {key!r}; its nodes give {self.output_keys}.{hint}")
-        return names
+            if key not in self.written:
+                hint = did_you_mean(key, self.written)
+                raise OptionError(f"{self.title} cannot keep {key!r}; its nodes give {self.written}.{hint}")
+        return list(dict.fromkeys(names))
 
     def _refuse_double_writers(self) -> None:
         labels = wiring.names(self.nodes)
@@ -109,173 +133,128 @@ class System(nn.Module, Drawable, metaclass=StrictOptions):
 
     # ---- the roll-out -----------------------------------------------------------------------------------------------
 
-    def init(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
+    def init(self, data: Data) -> Data:
         """The data with start values added by `init_func`; override it or pass the function."""
         return data if self.init_func is None else self.init_func(data)
 
-    def forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
-        if not isinstance(data, dict):
-            raise OptionError(f"{self.title} takes a dict of tensors; got {describe(data)}")
-        data = self.init(data)
-        if not isinstance(data, dict):
-            raise OptionError(f"the init function of {self.title} must return the data; it gave {data!r}")
-        nsteps = self._count(data)
-        columns = self._columns(data, nsteps)
-        horizons = [module for module in self.modules() if isinstance(module, MovingHorizon)]
-        try:
-            for horizon in horizons:
-                horizon.reset()
-            with materialized(self):
-                self._roll_out(columns, nsteps)
-        finally:
-            for horizon in horizons:
-                horizon.reset()
-        return {**data, **{key: self._stacked(key, columns[key]) for key in self.keep}}
+    def forward(self, data: Data) -> Data:
+        return self._rolled_out(data, self.keep)
 
-    def _stacked(self, key: str, entries: list[Tensor]) -> Tensor:
-        try:
-            return torch.stack(entries, dim=1)
-        except RuntimeError as error:
-            shapes = list(dict.fromkeys(tuple(entry.shape) for entry in entries))
-            raise ShapeError(
-                f"the entries of {key!r} in {self.title} have different shapes, in the order of time: {shapes}"
-            ) from error
+    def trace(self, data: Data) -> Data:
+        """As a call, with every output of every node as a series, those that `keep` leaves out too."""
+        return self._rolled_out(data, self.written)
 
-    def _roll_out(self, columns: Columns, nsteps: int) -> None:
-        """Run every step, appending each output to its column."""
-        run_order = wiring.order(self.nodes, given=[k for k in self.output_keys if columns[k]], inside=self.title)
-        plan = [self._call(self.nodes[place], columns) for place in run_order]
-        for i in range(nsteps):
-            self._advance(plan, i, nsteps)
-
-    def _advance(self, plan: list[Call], i: int, nsteps: int) -> None:
-        for node, call, reads, writes in plan:
-            try:
-                result = call(*[column[i] for column in reads])
-                results = (result,) if type(result) is Tensor and len(writes) == 1 else node.named(result).values()
-            except Exception as error:
-                now = {key: column[i] for key, column in zip(node.input_keys, reads, strict=True)}
-                node.explain(error, now, f" at step {i} of {nsteps} of {self.title},")
-                raise
-            for write, value in zip(writes, results, strict=True):
-                write(value)
-
-    def _call(self, node: Any, columns: Columns) -> Call:
-        writes = [columns[key].append for key in node.output_keys]
-        return node, node.call, [columns[key] for key in node.input_keys], writes
-
-    def _count(self, data: dict[str, Tensor]) -> int:
-        if self.nsteps is not None:
-            return self.nsteps
-        if self.nstep_key not in data:
-            raise WiringError(
-                f"{self.title} does not know how many steps to run: give nsteps, or nstep_key a series in the data; "
-                f"nstep_key is {self.nstep_key!r}, the data holds {sorted(data)}.{did_you_mean(self.nstep_key, data)}"
-            )
-        if (series := data[self.nstep_key]).ndim != 3:
-            wanted = "(batch, time, features)"
-            raise ShapeError(
-                f"{self.title} counts its steps on {self.nstep_key!r}, {wanted}; got {tuple(series.shape)}"
-            )
-        return series.shape[1]
-
-    def _columns(self, data: dict[str, Tensor], nsteps: int) -> Columns:
-        """For every key the list of its entries in time; of the outputs those that the data start with."""
-        columns: Columns = {
-            key: self._entries(key, data[key], nsteps) if key in data else [] for key in self.output_keys
-        }
-        for node in self.nodes:
-            for key in node.input_keys:
-                if key in data and not columns.get(key):
-                    columns[key] = self._entries(key, data[key], nsteps)
-                elif key not in data and key in self._reads:
-                    hint = did_you_mean(key, data)
-                    start = " It is a state: give its start, (batch, 1, features)." if key in self.output_keys else ""
-                    raise MissingKeyError(f"{node.title} reads {key!r}, the data holds {sorted(data)}.{hint}{start}")
-        return columns
-
-    def _entries(self, key: str, value: Tensor, nsteps: int) -> list[Tensor]:
-        if key in self.output_keys:
-            if value.ndim != 3 or value.shape[1] != 1:
-                advice = "[:, None]" if value.ndim == 2 else "[:, :1], or give what was measured another key"
-                raise ShapeError(
-                    f"{self.title} produces {key!r} itself; the data give its start only, shape (batch, 1, features): "
-                    f"got {tuple(value.shape)}. Write data[{key!r}]{advice}"
-                )
-            return [value[:, 0]]
-        if value.ndim == 2:
-            return [value] * nsteps
-        if value.ndim != 3:
-            raise ShapeError(
-                f"{self.title} reads {key!r} as (batch, time, features) or (batch, features); got {tuple(value.shape)}"
-            )
-        if value.shape[1] < nsteps:
-            raise ShapeError(
-                f"{self.title} runs {nsteps} steps, but {key!r} of shape {tuple(value.shape)} has {value.shape[1]} "
-                f"entries in time: there is none for step {value.shape[1]}"
-            )
-        # Indexing inside the loop would make the backward pass quadratic in the number of steps.
-        return list(value.unbind(1))
-
-    # ---- as a node --------------------------------------------------------------------------------------------------
-
-    def run(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
+    def run(self, data: Data) -> Data:
         """What a problem runs: the roll-out's outputs alone."""
         result = self(data)
         return {key: result[key] for key in self.keep}
 
-    @property
-    def title(self) -> str:
-        """What errors call it."""
-        return f"system {self.name!r}" if self.name else "a System"
+    def _rolled_out(self, data: Data, kept: list[str]) -> Data:
+        data = self.init(self._dict(data))
+        if not isinstance(data, dict):
+            raise OptionError(f"the init function of {self.title} must return the data; it gave {data!r}")
+        nsteps = self._count(data)
+        self._require(data)
+        starts = {key: series.start(self.title, key, data[key]) for key in self.written if key in data}
+        read = self._read(data, starts)
+        deep = self._deep_keys()
+        for key, value in read.items():
+            series.check_series(self.title, key, value, nsteps, key in deep)
+        mask = None if self.mask_key is None else Mask(self.title, self.mask_key, data, nsteps)
+        masks = {} if mask is None else {mask.key: mask.counts}
+        series.check_batches(self.title, {**starts, **read, **masks}, starts)
+        if mask is not None:
+            read = {key: mask.held(value) for key, value in read.items()}
+        columns = self._columns(read, nsteps)
+        roll_out = RollOut(self, self._calls(starts), columns, self.written, kept, nsteps, mask and mask.columns)
+        found, _ = roll_out.run(Moment(starts, Windows(self).starts()))
+        return {**data, **{key: series.stacked(self.title, key, found[key]) for key in kept}}
 
-    def node(self, name: str) -> Any:
-        """The node of that name. Raises UnknownOptionError with the nearest one."""
-        return wiring.find(self.nodes, name)
+    def _dict(self, data: Any) -> Data:
+        if not isinstance(data, dict):
+            raise OptionError(f"{self.title} takes a dict of tensors; got {describe(data)}")
+        return data
 
-    def freeze(self) -> None:
-        """Its parameters are no longer trained."""
-        self.requires_grad_(False)
+    def _count(self, data: Data) -> int:
+        if self.nsteps is None:
+            return series.count_steps(self.title, self.nstep_key, data)
+        # It may have been assigned.
+        return whole_number(self, "nsteps", self.nsteps)
 
-    def unfreeze(self) -> None:
-        """Its parameters are trained again."""
-        self.requires_grad_(True)
-
-    def _starts(self) -> set[str]:
-        """The keys that a picture shows with a start value: the states as far as they are known without data."""
-        own = {key for key in self.input_keys if key in self.output_keys}
-        try:
-            wiring.order(self.nodes, given=own)
-        except CycleError:
-            return {key for key in wiring.read_first(self.nodes) if key in self.output_keys}
-        return own
-
-    def places(self, label: str) -> list[str]:
-        """The ids of its nodes in a graph where it stands under `label`."""
-        return [f"{label}/{name}" for name in wiring.names(self.nodes)]
-
-    def inner_graph(self, label: str) -> tuple[Any, dict[str, list[str]], dict[str, str]]:
-        """Its nodes as a graph in one cluster; the readers of each outside key, the writer of each output."""
-        import networkx as nx
-
-        graph, readers, starts = nx.MultiDiGraph(), {}, self._starts()
-        places = self.places(label)
-        writers = {key: numbers[-1] for key, numbers in wiring.writers(self.nodes).items()}
-        for place, node in zip(places, self.nodes, strict=True):
-            graph.add_node(place, kind=node.kind, label=node.name or node.label, cluster=(label,))
-        for place, node in zip(places, self.nodes, strict=True):
+    def _require(self, data: Data, state: str = "(batch, 1, features)") -> None:
+        """Raises MissingKeyError for what a node reads and nobody gives."""
+        for node in self.nodes:
             for key in node.input_keys:
-                if key in writers:
-                    graph.add_edge(places[writers[key]], place, key=key, feedback=key in starts)
-                if key in starts or key not in writers:
-                    readers.setdefault(key, []).append(place)
-        written = {key: places[number] for key, number in writers.items() if key in self.keep}
-        return graph, readers, written
+                if key not in data and key in self._reads:
+                    hint = did_you_mean(key, data)
+                    start = f" It is a state: give its start, {state}." if key in self.written else ""
+                    raise MissingKeyError(f"{node.title} reads {key!r}, the data holds {sorted(data)}.{hint}{start}")
 
-    def to_networkx(self) -> Any:
-        """The system between its keys, opened, as a networkx MultiDiGraph."""
-        return wiring.to_networkx([self])
+    def _read(self, data: Mapping[str, Tensor], states: Collection[str]) -> Data:
+        """What the nodes read from outside, states apart."""
+        keys = dict.fromkeys(key for node in self.nodes for key in node.input_keys)
+        return {key: data[key] for key in keys if key in data and key not in states}
 
-    def __repr__(self) -> str:
-        nodes = "".join(f"\n  {node!r}" for node in self.nodes)
-        return f"{self.name or 'System'}, nsteps from {self.nsteps or self.nstep_key!r}:{nodes}"
+    def _columns(self, read: Data, nsteps: int) -> dict[str, list[Tensor]]:
+        """For every key that comes from outside the list of its entries in time."""
+        return {key: series.entries(value, nsteps) for key, value in read.items()}
+
+    def _deep_keys(self) -> set[str]:
+        """The keys whose entry in time may be a series for a System among the nodes."""
+        return {key for node in self.nodes if isinstance(node, System) for key in node.input_keys}
+
+    def _calls(self, given: Collection[str]) -> list[tuple[Any, list[str]]]:
+        """The nodes in the order in which they run, each with the columns that it reads."""
+        run_order = wiring.order(self.nodes, given=given, inside=self.title)
+        return [(self.nodes[place], self._reads_of(self.nodes[place])) for place in run_order]
+
+    def _reads_of(self, node: Any) -> list[str]:
+        return node.input_keys
+
+    def compile(self, steps: int | None = 10, **options: Any) -> None:  # pyright: ignore
+        """From now on roll-outs run `steps` steps at a time compiled, with `options` for `torch.compile`.
+
+        The first step, and the last ones where they are fewer, run as always. Compiling takes time at the first
+        roll-out, and again for a new shape; numbers and gradients agree up to rounding. `compile(None)` undoes it.
+        Raises OptionError together with `checkpoint_every`.
+        """
+        if steps is not None and self.checkpoint_every is not None:
+            recomputes = f"recomputes its steps, checkpoint_every={self.checkpoint_every}"
+            raise OptionError(f"{self.title} {recomputes}, so they are not compiled; leave out one of the two")
+        self.compiled = None if steps is None else CompiledSteps(whole_number(self, "steps", steps), options)
+
+    # ---- one step ---------------------------------------------------------------------------------------------------
+
+    def step(self, data: Mapping[str, Tensor]) -> Data:
+        """The outputs of one step, every state as its next entry; inputs and outputs are `(batch, features)`.
+
+        `data` holds the present entries of inputs and states. Windows keep their entries from one step to the next,
+        until `reset()`. In a loop without training, `with slim.materialized(system):` around it builds maps once.
+
+        >>> import torch
+        >>> from slimgraph import Node
+        >>> decay = System([Node(lambda x, u: 0.5 * x + u, ["x", "u"], ["x"])], nstep_key="u")
+        >>> decay.step({"x": torch.ones(1, 1), "u": torch.zeros(1, 1)})
+        {'x': tensor([[0.5000]])}
+        """
+        data = self._dict(data)
+        self._require(data, "(batch, features)")
+        states = {key: series.entry(self.title, key, data[key]) for key in self.written if key in data}
+        read = self._read(data, states)
+        columns = self._step_columns(read)
+        series.check_batches(self.title, {**read, **states}, states)
+        roll_out = RollOut(self, self._calls(states), columns, self.written, self.written, 1)
+        windows = Windows(self)
+        with materialized(self):
+            found, end = roll_out.piece(Moment(states, windows.held()), 0, 1)
+        windows.put(end.windows)
+        return {key: column[0] for key, column in found.items()}
+
+    def _step_columns(self, read: Data) -> dict[str, list[Tensor]]:
+        deep = self._deep_keys()
+        return {key: [series.entry(self.title, key, value, deep=key in deep)] for key, value in read.items()}
+
+    def reset(self) -> None:
+        """Forget what windows hold from earlier calls of `step`."""
+        windows = Windows(self)
+        windows.put(windows.starts())

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from slimgraph.doors import Drawable
 from slimgraph.errors import OptionError, ShapeError, StrictOptions
+from slimgraph.graph.convert import dense
 from slimgraph.slim.linear.functions import (
     IdentityGradReLU,
     check_input,
@@ -221,6 +222,38 @@ class LinearBase(nn.Module, Drawable, metaclass=StrictOptions):
             graph.add_node(f"weights:{weight}", kind="weights", label=f"{weight} {tuple(value.shape)}")
             graph.add_edge(f"weights:{weight}", "map", key="")
         return graph
+
+    def as_graph(self) -> Any:
+        """Its component graph: `LinearWeights` with a copy of W and of the bias as they are now.
+
+        A composition gives a `GraphHolder` of its terms. `from_graph` leads back.
+
+        >>> (maps['orthogonal'](3, 3) @ maps['linear'](3, 2)).as_graph()
+        GraphHolder 'ProductLinear' (3 -> 2)
+        """
+        from slimgraph.slim.linear.as_graph import map_graph
+
+        return map_graph(self)
+
+    @classmethod
+    def from_graph(cls, graph: Any, **options: Any) -> Any:
+        """The map whose matrix is that of `graph`, weights in any composition; `options` are the constructor's.
+
+        Raises `OptionError`, with its name, for a graph that holds anything else; for a matrix that is no member of the
+        class, of which `from_dense` gives the nearest; and for a class without `from_dense`.
+
+        >>> graph = maps['orthogonal'](3, 3).as_graph()
+        >>> bool(maps['linear'].from_graph(graph).effective_W().equal(graph.weights))
+        True
+        """
+        W, bias = dense(graph)
+        made = cls.from_dense(W, bias, **options)
+        if not made.contains(W):
+            raise OptionError(
+                f"{cls.__name__}.from_graph needs weights that keep its promise; those of {graph.title} are"
+                f" {made.distance(W).item():.3g} away: {cls.__name__}.from_dense(W) gives the nearest"
+            )
+        return made
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, bias={self.use_bias}"

@@ -68,6 +68,36 @@ def materialized(module: nn.Module) -> Iterator[None]:
                 vars(m)["effective_W"] = built
 
 
+class Built:
+    """The matrices that `materialized` holds now of the maps at or below a module, for a function under checkpoint.
+
+    Such a function runs twice, and sees only contexts that it opens itself: `with built.again()` in it, both runs use
+    these matrices, and the gradient goes on through them. A map that is not yet built here is built anew in each run.
+    """
+
+    def __init__(self, module: nn.Module):
+        maps = (m for m in module.modules() if isinstance(m, LinearBase) and m.is_materialized)
+        self.by_map = {m: dict(vars(m)["effective_W"].built) for m in maps}
+
+    @contextmanager
+    def again(self, compiled: bool = False) -> Iterator[None]:
+        """Inside, every map uses what was built; `compiled`: within functions that torch.compile has made."""
+        outer = [vars(m).pop("effective_W", None) for m in self.by_map]
+        try:
+            for m, built in self.by_map.items():
+                vars(m)["effective_W"] = once = _BuiltOnce(m)
+                once.built.update(built)
+                if compiled:
+                    # What `autograd_state` says while torch.compile reads the function.
+                    once.state = None, None
+            yield
+        finally:
+            for m, built in zip(self.by_map, outer, strict=True):
+                vars(m).pop("effective_W", None)
+                if built is not None:
+                    vars(m)["effective_W"] = built
+
+
 def reg_error_terms(module: nn.Module) -> list[tuple[str, nn.Module]]:
     """The modules at or below `module` whose `reg_error()` counts, by dotted name, each object once.
 

@@ -1,0 +1,179 @@
+"""From torch modules to component graphs, and from a graph of weights back to one matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slimgraph.errors import OptionError, ShapeError
+from slimgraph.graph.connect import connect_modules
+from slimgraph.graph.kinds import AliasConnection, GenericNeurons, LinearWeights
+from slimgraph.graph.parts import GraphHolder, GraphModule, GraphModuleBase, as_GraphHolder
+from slimgraph.graph.walk import bag_graph
+from slimgraph.graph.wires import GraphNode, Members
+
+# What torch has that gives as many features as it takes.
+KEEP_SIZE = (
+    nn.CELU, nn.ELU, nn.GELU, nn.Hardshrink, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.LeakyReLU, nn.LogSigmoid,
+    nn.LogSoftmax, nn.Mish, nn.PReLU, nn.RReLU, nn.ReLU, nn.SELU, nn.SiLU, nn.Sigmoid, nn.Softmax, nn.Softmin,
+    nn.Softplus, nn.Softshrink, nn.Softsign, nn.Tanh, nn.Tanhshrink, nn.Threshold,
+    nn.Identity, nn.Dropout, nn.AlphaDropout, nn.LayerNorm, nn.RMSNorm,
+)  # fmt: skip
+
+
+def wires(count: int) -> list[GraphNode]:
+    """That many new wires."""
+    return [GraphNode() for _ in range(count)]
+
+
+def module_graph(x: Any, size_in: int | None = None, name: str | None = None) -> GraphModuleBase:
+    """The component graph of a torch module: its own `as_graph()` where it has one.
+
+    A `torch.nn.Linear` becomes `LinearWeights` with a copy of its weights, `nn.Sequential` the chain of its members, an
+    activation `GenericNeurons` of `size_in` wires, and a module that has `in_features` and `out_features` one
+    GraphModule. Raises `OptionError`, by name, for what has none of these.
+
+    >>> module_graph(nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)))
+    GraphHolder 'Sequential' (3 -> 2)
+    >>> module_graph(nn.Bilinear(2, 2, 2))
+    Traceback (most recent call last):
+    slimgraph.errors.OptionError: Bilinear has no component graph: give it as_graph(), or in_features and out_features
+    """
+    name = name or type(x).__name__
+    if hasattr(x, "as_graph"):
+        graph = x.as_graph()
+        rename(graph, name)
+        return graph
+    if type(x) is nn.Linear:
+        biases = None if x.bias is None else x.bias.detach().clone()
+        weights = x.weight.detach().mT.clone(memory_format=torch.contiguous_format)
+        return LinearWeights.of_size(x.in_features, x.out_features, name, x, weights=weights, biases=biases)
+    if isinstance(x, nn.Sequential) and type(x).forward is nn.Sequential.forward:
+        return chain(x.named_children(), size_in, name, x)
+    if isinstance(x, KEEP_SIZE) and size_in is not None:
+        return GenericNeurons.of_size(size_in, size_in, name, x)
+    sizes = getattr(x, "in_features", None), getattr(x, "out_features", None)
+    if isinstance(sizes[0], int) and isinstance(sizes[1], int):
+        return GraphModule.of_size(*sizes, name=name, computational_module=x)
+    if isinstance(x, KEEP_SIZE):
+        raise OptionError(f"{name} takes any number of features, so that alone it has no component graph")
+    raise OptionError(f"{name} has no component graph: give it as_graph(), or in_features and out_features")
+
+
+def chain(
+    members: Iterator[tuple[str, Any]], size_in: int | None, name: str, computational_module: Any = None
+) -> GraphModuleBase:
+    """The graphs of `members`, one behind the other, in one holder; a member that keeps the size takes that before it.
+
+    Raises `OptionError` for no members, `ShapeError` for sizes that do not fit, each with the names of both.
+    """
+    first = last = None
+    for place, member in members:
+        size = size_in if last is None else last.size_out
+        graph = module_graph(member, size, f"{place}_{type(member).__name__}")
+        if last is None:
+            first = graph
+        else:
+            connect_modules(last, graph)
+        last = graph
+    if first is None or last is None:
+        raise OptionError(f"{name} is empty: a component graph needs at least one module")
+    whole = as_GraphHolder(first), as_GraphHolder(last)
+    holder = GraphHolder(whole[0].input_nodes, whole[1].output_nodes, name, computational_module)
+    holder.ends = whole[0].ends[0], whole[1].ends[1]
+    return holder
+
+
+def rename(graph: GraphModuleBase, name: str) -> None:
+    """Call a graph `name`, and with a dot before them, the modules in it: a picture shows them in one box."""
+    if graph.is_holder:
+        for module in bag_graph(graph)[1]:
+            module.name = f"{name}.{module.name}" if module.name else name
+    graph.name = name
+
+
+def dense(graph: Any, inputs: Sequence[GraphNode] | None = None) -> tuple[Tensor, Tensor | None]:
+    """The matrix and the bias of a graph of nothing but weights and aliases: `(inputs, outputs)`, `(outputs,)` or None.
+
+    `inputs` are the wires to start from, by default those of `graph`. Raises `OptionError`, with the name of the
+    module, where there is anything else on the way, or a cycle.
+
+    >>> W = torch.tensor([[1., 2.]])
+    >>> dense(LinearWeights.of_size(1, 2, weights=W))
+    (tensor([[1., 2.]]), None)
+    """
+    if not isinstance(graph, GraphModuleBase):
+        raise OptionError(f"a matrix is read from a component graph, got {type(graph).__name__}: {graph!r}")
+    if isinstance(graph, LinearWeights) and inputs is None:
+        return graph.weights.clone(), None if graph.biases is None else graph.biases.clone()
+    inputs = list(graph.input_nodes) if inputs is None else list(inputs)
+    # A module is read whole; of a holder what lies between its wires.
+    modules = _between(graph, Members(inputs))
+    weights = [module for module in modules if isinstance(module, LinearWeights)]
+    if not weights:
+        raise OptionError(f"{graph.title} holds no LinearWeights: {_listed(modules)}")
+    like = weights[0].weights
+    # One column an input and one for the biases: what each wire is of these, and what runs on from there.
+    values = {id(wire): row for wire, row in zip(inputs, _units(len(inputs), like), strict=True)}
+    for module in modules:
+        arriving = torch.stack([values.get(id(wire), like.new_zeros(len(inputs) + 1)) for wire in module.input_nodes])
+        for wire, row in zip(module.output_nodes, _through(module, arriving), strict=True):
+            values[id(wire)] = values[id(wire)] + row if id(wire) in values else row
+    rows = torch.stack([values[id(wire)] for wire in graph.output_nodes])
+    biased = any(module.biases is not None for module in weights)
+    return rows[:, :-1].mT.contiguous(), rows[:, -1].clone() if biased else None
+
+
+def _units(count: int, like: Tensor) -> Tensor:
+    return torch.eye(count, count + 1, dtype=like.dtype, device=like.device)
+
+
+def _through(module: Any, arriving: Tensor) -> Tensor:
+    if isinstance(module, AliasConnection):
+        return arriving
+    leaving = module.weights.mT @ arriving
+    if module.biases is not None:
+        leaving[:, -1] += module.biases
+    return leaving
+
+
+def _between(graph: Any, inputs: Members) -> list[Any]:
+    """The modules on the way from the wires `inputs` to the outputs of `graph`, each after those that it hears."""
+    title = graph.title
+    # Backwards from the outputs: a module is done when all that write on its inputs are.
+    state: dict[int, bool] = {}
+    order: list[Any] = []
+    for start in [m for wire in graph.output_nodes if wire not in inputs for m in wire.source_modules]:
+        trail: list[tuple[Any, Iterator[Any]]] = []
+        _enter(start, inputs, state, trail, title)
+        while trail:
+            module, before = trail[-1]
+            following = next(before, None)
+            if following is None:
+                trail.pop()
+                state[id(module)] = True
+                order.append(module)
+            else:
+                _enter(following, inputs, state, trail, title)
+    return order
+
+
+def _enter(module: Any, inputs: Members, state: dict[int, bool], trail: list[Any], title: str) -> None:
+    if state.get(id(module)):
+        return
+    if id(module) in state:
+        raise OptionError(f"{title} has a cycle at {module.title}: no matrix is the same")
+    if not isinstance(module, LinearWeights | AliasConnection):
+        raise OptionError(f"{title} holds {module.title}, which is no LinearWeights: no matrix is the same")
+    state[id(module)] = False
+    loose = [wire for wire in module.input_nodes if wire not in inputs]
+    if any(not wire.source_modules for wire in loose):
+        raise ShapeError(f"{title} does not say what comes into {module.title}: nobody writes on one of its inputs")
+    trail.append((module, iter([m for wire in loose for m in wire.source_modules])))
+
+
+def _listed(modules: list[Any]) -> str:
+    return ", ".join(module.title for module in modules) or "it is empty"

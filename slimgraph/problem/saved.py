@@ -1,0 +1,132 @@
+"""A problem's numbers as one file, and back into a problem that the same code builds."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slimgraph import wiring
+from slimgraph.data.files import existing_file
+from slimgraph.errors import DataError, did_you_mean
+from slimgraph.node import describe
+from slimgraph.report import cut
+
+FORMAT = 1
+
+
+def save(problem: Any, path: str | Path) -> None:
+    """What `Problem.save` does."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise DataError(f"no folder {path.parent} to save {path.name} in")
+    content = {
+        "format": FORMAT,
+        "slimgraph": _version(),
+        **_structure(problem),
+        "state": dict(problem.state_dict()),
+    }
+    # Beside the target, so that putting it in place is one step, and a program that dies leaves the old file whole.
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp lets the owner alone read; other files are as the user's umask says.
+        mask = os.umask(0)
+        os.umask(mask)
+        Path(name).chmod(0o666 & ~mask)
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def load(problem: Any, path: str | Path) -> None:
+    """What `Problem.load` does."""
+    content = _read(existing_file(path))
+    ours = _structure(problem)
+    for kind in ("node", "term"):
+        _refuse_other_structure(path, kind, content[f"{kind}s"], ours[f"{kind}s"])
+    state = content["state"]
+    # Losses make buffers of their own while loading, so whether all fits is seen on a copy.
+    twin = copy.deepcopy(problem)
+    reason = ""
+    try:
+        twin.load_state_dict(state)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error)
+    _refuse_other_state(path, state, problem.state_dict(), reason)
+    problem.load_state_dict(state)
+
+
+def _structure(problem: Any) -> dict[str, dict[str, str]]:
+    """The nodes with their keys, and the terms, by name."""
+    nodes = zip(wiring.names(problem.nodes), problem.nodes, strict=True)
+    terms = zip(problem.loss.names(), problem.loss.terms, strict=True)
+    return {
+        "nodes": {name: f"({', '.join(node.input_keys)}) -> ({', '.join(node.output_keys)})" for name, node in nodes},
+        "terms": {name: term.kind for name, term in terms},
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The content of a file that `save` wrote."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, pickle.UnpicklingError) as error:
+        reason = cut(next(iter(str(error).splitlines()), type(error).__name__), 80)
+        raise DataError(f"{path} was cut short, or problem.save did not write it ({reason})") from None
+    if not isinstance(content, dict) or "format" not in content:
+        held = f"a dict with {sorted(map(str, content))[:5]}" if isinstance(content, dict) else type(content).__name__
+        raise DataError(f"{path} was not written by problem.save: it holds {held}")
+    if content["format"] != FORMAT:
+        raise DataError(
+            f"{path} has format {content['format']} of slimgraph {content.get('slimgraph')}; this is slimgraph "
+            f"{_version()}, which reads format {FORMAT}"
+        )
+    return content
+
+
+def _version() -> str:
+    # No room imports the front page, where the version stands; but whoever is here has opened it.
+    return sys.modules["slimgraph"].__version__
+
+
+def _refuse_other_structure(path: str | Path, kind: str, saved: dict[str, str], ours: dict[str, str]) -> None:
+    """The same nodes, or terms, with the same keys in the same order: the numbers are kept by place."""
+    for name in [*saved, *ours]:
+        if saved.get(name) != ours.get(name):
+            there, here = (
+                f"has {kind} {name!r}, {held[name]}" if name in held else f"has no {kind} {name!r}"
+                for held in (saved, ours)
+            )
+            hint = "" if name in saved and name in ours else did_you_mean(name, [*(ours if name in saved else saved)])
+            raise DataError(f"{path} {there}; the problem {here}.{hint}")
+    if list(saved) != list(ours):
+        raise DataError(f"{path} has the {kind}s in the order {list(saved)}, the problem in {list(ours)}")
+
+
+def _refuse_other_state(path: str | Path, saved: dict[str, Tensor], ours: dict[str, Tensor], reason: str) -> None:
+    """Every number has its place, of its shape and dtype; `reason` is torch's, where it would not load."""
+    for name, value in saved.items():
+        if name in ours and value.dtype != ours[name].dtype:
+            raise DataError(
+                f"{name!r} is {describe(value)} in {path}, {describe(ours[name])} in the problem; bring the problem "
+                "to that dtype first, as by problem.double()"
+            )
+    if not reason:
+        return
+    for name in [*saved, *ours]:
+        there, here = (describe(held[name]) if name in held else "missing" for held in (saved, ours))
+        # Buffers that a loss makes at its first batch may be missing on either side.
+        if there != here and ("missing" not in (there, here) or f'"{name}"' in reason):
+            raise DataError(f"{name!r} is {there} in {path}, {here} in the problem; build it by the same code")
+    raise DataError(f"{path} does not fit the problem: {reason.splitlines()[-1].strip()}")
