@@ -153,7 +153,9 @@ class Module(ModuleBase):
         if isinstance(input_data, np.ndarray):
             return to_arrays(self.evolve(from_array(input_data), record))
         output = nn.Module.__call__(self, input_data)
-        return self._evolved((output, self.state(), {}))
+        # Most modules have none, and to ask all that is below takes longer than a small product.
+        stateful = self._modules or any(isinstance(one, State) for one in self._attributes.values())
+        return Evolved((output, self.state() if stateful else {}, {}), self._key)
 
     def forward(self, input_data: Any, *args: Any, _rest: list[Any] | None = None, **options: Any) -> Any:
         """The output tensor alone; this one takes it from `evolve`."""
@@ -166,11 +168,13 @@ class Module(ModuleBase):
 
     def __call__(self, input_data: Any, *args: Any, **options: Any) -> Any:
         """`evolve`; the triple of another module is passed on by its output, and both states come out by name."""
-        patched = vars(self).get("forward")
-        if patched is not None and getattr(patched, "__func__", None) is not type(self).forward:
+        own = self.__dict__
+        if "forward" in own and getattr(own["forward"], "__func__", None) is not type(self).forward:
             # Lightning reaches `training_step` through the call of a wrapped module, by a forward put in between.
             return nn.Module.__call__(self, input_data, *args, **options)
-        chain, input_data = _opened(input_data)
+        chain = None
+        if isinstance(input_data, tuple):
+            chain, input_data = _opened(input_data)
         if isinstance(input_data, np.ndarray):
             return to_arrays(self._called(from_array(input_data), chain, args, options))
         return self._called(input_data, chain, args, options)
@@ -179,14 +183,18 @@ class Module(ModuleBase):
         if type(self).forward is Module.forward:
             # By way of torch's call, so that hooks run.
             rest: list[Any] = []
-            output = nn.Module.__call__(self, x, *args, _rest=rest, **options)
-            return self._evolved((output, *rest), chain)
-        return self._evolved(self._checked(self.evolve(x, *args, **options)), chain)
+            triple = nn.Module.__call__(self, x, *args, _rest=rest, **options), *rest
+        else:
+            triple = self.evolve(x, *args, **options)
+            if chain is None and type(triple) is Evolved and triple.name == self._key:
+                return triple
+            triple = self._checked(triple)
+        return Evolved(triple, self._key) if chain is None else chain.then(triple, self._key)
 
-    def _evolved(self, triple: Any, chain: Evolved | None = None) -> Evolved:
-        """The triple under this module's name, at the end of a chain where there is one."""
-        name = self.class_name if self._name is None else self._name
-        return Evolved(triple, name) if chain is None else chain.then(triple, name)
+    @property
+    def _key(self) -> str:
+        """What its states stand under in a chain."""
+        return self.class_name if self._name is None else self._name
 
     def _checked(self, triple: Any) -> Any:
         if not isinstance(triple, tuple) or len(triple) != 3:

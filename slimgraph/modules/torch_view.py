@@ -10,6 +10,7 @@ from slimgraph.errors import DtypeError
 from slimgraph.graph import GraphModuleBase
 from slimgraph.graph.convert import KEEP_SIZE, module_graph
 from slimgraph.modules.module import Module
+from slimgraph.modules.text import described
 
 
 class TorchView(nn.Module):
@@ -39,14 +40,15 @@ class TorchModule(Module):
 
     >>> from slimgraph import slim
     >>> Module.from_torch(slim.OrthogonalLinear(4, 4))
-    OrthogonalLinear  with shape (4, 4) {
-        OrthogonalLinear 'module' (4, 4, bias=False, n_reflectors=3, det=None)
-    }
+    OrthogonalLinear  with shape (4, 4) (4, 4, bias=False, n_reflectors=3, det=None)
     """
 
     def __init__(self, module: nn.Module, shape: Any = None) -> None:
         super().__init__(features(module) if shape is None else shape)
         self.module = module
+
+    def __repr__(self) -> str:
+        return described(self, self.module)
 
     @property
     def class_name(self) -> str:

@@ -17,8 +17,8 @@ from slimgraph.graph import (
     GraphNode,
     dense,
     find_modules_of_subclass,
+    wires,
 )
-from slimgraph.graph.convert import wires
 from slimgraph.slim.linear import Linear
 from slimgraph.slim.linear.as_graph import Wires, lay
 
@@ -174,8 +174,8 @@ def rnn_from_graph(cls: Any, graph: Any, options: dict[str, Any]) -> Any:
         learn_init=any(start is not None for start in starts), **options,
     ).to(layers[0][1])  # fmt: skip
     with torch.no_grad():
-        for number, (cell, (_, *numbers)) in enumerate(zip(made.cells, layers, strict=True)):
-            fill_cell(cell, *numbers)
+        for number, (cell, (_, W, hidden, bias)) in enumerate(zip(made.cells, layers, strict=True)):
+            fill_cell(cell, W, hidden, bias)
             if starts[number] is not None:
                 made.init_states[number][0].copy_(starts[number])
     return made
