@@ -241,10 +241,21 @@ def test_a_linear_holds_any_map(key):
     assert list(linear.parameters("weights")) == list(linear.weight_map.parameters())
     assert list(linear.parameters("biases").keys()) == ["bias"]
     assert type(linear.weight_map) is slim.maps[key]
-    before = {name: value.clone() for name, value in linear.state_dict().items()}
-    linear.reset_parameters()
-    if list(linear.weight_map.parameters()):
-        assert any(not torch.equal(value, before[name]) for name, value in linear.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "weight_map",
+    ["orthogonal", slim.SVDLinear, lambda n, m: slim.SpectralLinear(n, m)],
+    ids=["key", "class", "function"],
+)
+def test_reset_draws_the_map_anew_in_place(weight_map):
+    linear = Linear((4, 4), weight_map=weight_map)
+    held, before = linear.weight_map, linear.weight.clone()
+    kept = list(linear.parameters())
+    assert linear.reset_parameters() is linear
+    assert linear.weight_map is held
+    assert all(p is q for p, q in zip(kept, linear.parameters(), strict=True))
+    assert not torch.equal(linear.weight, before)
 
 
 def test_the_weight_of_a_map_keeps_its_promise_and_cannot_be_assigned():

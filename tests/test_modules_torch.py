@@ -55,6 +55,16 @@ def test_parameters_iterates_as_torch_does(name):
     assert list(module.modules()) == list(nn.Module.modules(module))
 
 
+def test_a_tied_weight_is_iterated_once_and_named_twice():
+    module = Module((3, 3))
+    module.a, module.b = Linear((3, 3)), Linear((3, 3))
+    module.b.weight = module.a.weight
+    assert (
+        [id(p) for p in module.parameters("weights")] == [id(p) for p in module.parameters()] == [id(module.a.weight)]
+    )
+    assert list(module.parameters().keys()) == ["a", "b"]
+
+
 @every_module
 @pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.SGD, torch.optim.AdamW])
 def test_optimisers_train_every_parameter(name, optimizer):
