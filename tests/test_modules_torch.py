@@ -182,7 +182,8 @@ def test_compiles_to_the_same_numbers(name):
 @every_module
 def test_exports_to_the_same_numbers(name):
     module = make(name).to_torch()
-    exported = torch.export.export(module, (batch(),), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
+    # AUTO: maps that choose the cheaper order of products by the batch hold for a range of sizes only.
+    exported = torch.export.export(module, (batch(),), dynamic_shapes=({0: torch.export.Dim.AUTO},)).module()
     for n in (8, 5):
         torch.testing.assert_close(exported(batch(n)), module(batch(n)))
 
