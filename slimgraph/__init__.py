@@ -54,7 +54,7 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     # Rooms that open Lightning and pydot, and those that not every model needs, are opened when they are asked for.
-    if name in ("training", "drawing", "integrators", "blocks"):
+    if name in ("training", "drawing", "integrators", "blocks", "modules"):
         from slimgraph.doors import open_door
 
         return open_door(name)

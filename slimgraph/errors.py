@@ -16,6 +16,7 @@ Every error is a `SlimgraphError` and also the built-in exception that a torch u
     ├── ExpressionError (TypeError)      a symbolic expression used where it has no meaning
     ├── DataError (ValueError)           a file or a data set that cannot be used
     │   └── MissingFileError (FileNotFoundError)  a file that is not there
+    ├── UnsupportedError (NotImplementedError)  something that this class does not offer
     ├── NonFiniteError (ArithmeticError) a NaN or an infinity in a term while training
     └── DrawingError (RuntimeError)      a picture that cannot be made here
 
@@ -90,6 +91,10 @@ class DataError(SlimgraphError, ValueError):
 
 class MissingFileError(DataError, FileNotFoundError):
     """A file is not there."""
+
+
+class UnsupportedError(SlimgraphError, NotImplementedError):
+    """A class does not offer what was asked of it."""
 
 
 class NonFiniteError(SlimgraphError, ArithmeticError):

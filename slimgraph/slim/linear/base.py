@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slimgraph.doors import Drawable
-from slimgraph.errors import DtypeError, OptionError, ShapeError, StrictOptions
+from slimgraph.errors import OptionError, ShapeError, StrictOptions
 from slimgraph.slim.linear.functions import (
     IdentityGradReLU,
+    check_input,
     check_real,
     full_precision,
-    under_autocast,
     whole_number,
 )
 from slimgraph.slim.linear.registry import even_maps, get_map, maps, register, square_maps, tall_maps
@@ -270,20 +270,7 @@ class LinearBase(nn.Module, Drawable, metaclass=StrictOptions):
         return whole_number(self, word, size)
 
     def _check_input(self, x: Tensor, dtype: torch.dtype) -> None:
-        if not isinstance(x, Tensor):
-            name = type(x).__name__
-            raise DtypeError(f"{type(self).__name__} needs a tensor, got {name}; write torch.as_tensor(...)")
-        if x.ndim == 0 or x.shape[-1] != self.in_features:
-            raise ShapeError(
-                f"{type(self).__name__} needs a last axis of size {self.in_features},"
-                f" got {x.shape[-1] if x.ndim else 'none'} (shape {tuple(x.shape)})"
-            )
-        # Autocast brings both sides to one dtype itself, as long as both are real; float64 it leaves alone.
-        cast = under_autocast(x.device) and x.is_floating_point() and torch.float64 not in (x.dtype, dtype)
-        if x.dtype != dtype and not cast:
-            raise DtypeError(
-                f"{type(self).__name__} has weights of {dtype}, got an input of {x.dtype}; convert one with .to(dtype)"
-            )
+        check_input(self, x, self.in_features, dtype)
 
 
 class SquareLinear(LinearBase):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from slimgraph.errors import DtypeError, OptionError
+from slimgraph.errors import DtypeError, OptionError, ShapeError
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -99,6 +99,29 @@ def whole_number(owner: object, word: str, number: int) -> int:
     if number < 1:
         raise OptionError(f"{name} needs {word} >= 1, got {word}={number}")
     return number
+
+
+def check_input(owner: object, x: Tensor, size: int, dtype: torch.dtype) -> None:
+    """Raises `DtypeError` unless `x` is a tensor of `dtype`, `ShapeError` unless its last axis has `size` entries."""
+    if not isinstance(x, Tensor):
+        raise DtypeError(f"{_title(owner)} needs a tensor, got {type(x).__name__}; write torch.as_tensor(...)")
+    if x.ndim == 0 or x.shape[-1] != size:
+        raise ShapeError(
+            f"{_title(owner)} needs a last axis of size {size},"
+            f" got {x.shape[-1] if x.ndim else 'none'} (shape {tuple(x.shape)})"
+        )
+    # Autocast brings both sides to one dtype itself, as long as both are real; float64 it leaves alone.
+    if x.dtype != dtype and not (
+        under_autocast(x.device) and x.is_floating_point() and torch.float64 not in (x.dtype, dtype)
+    ):
+        raise DtypeError(
+            f"{_title(owner)} has weights of {dtype}, got an input of {x.dtype}; convert one with .to(dtype)"
+        )
+
+
+def _title(owner: object) -> str:
+    """What errors call it: its name where it has one."""
+    return getattr(owner, "_title", None) or type(owner).__name__
 
 
 def at_least_single(x: Tensor) -> Tensor:
