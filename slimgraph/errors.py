@@ -110,6 +110,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
     >>> did_you_mean('orthogonl', ['orthogonal', 'linear'])
     " Did you mean 'orthogonal'?"
+    >>> did_you_mean('X', ['x', 'u'])
+    " Did you mean 'x'?"
     >>> did_you_mean('zzz', ['orthogonal', 'linear'])
     ''
     """
@@ -120,9 +122,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that is most like `name`, or None when none is."""
     # Not get_close_matches: torch.compile, which tells of a missing key too, cannot follow its heap.
-    likeness = [(difflib.SequenceMatcher(None, str(k), str(name)).ratio(), str(k)) for k in known]
-    best, found = max(likeness, default=(0.0, ""))
+    # Upper or lower case counts only between names that are equally like.
+    likeness = [(_ratio(str(k).lower(), str(name).lower()), _ratio(str(k), str(name)), str(k)) for k in known]
+    best, _, found = max(likeness, default=(0.0, 0.0, ""))
     return found if best >= 0.5 else None
+
+
+def _ratio(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()
 
 
 class StrictOptions(ABCMeta):
@@ -139,6 +146,12 @@ class StrictOptions(ABCMeta):
         if options:
             cls._refuse_unknown(options)
         return super().__call__(*args, **options)
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        # Otherwise help(), editors and notebooks would show that of __call__ above.
+        signature = inspect.signature(cls.__init__)
+        return signature.replace(parameters=list(signature.parameters.values())[1:], return_annotation=cls)
 
     def _refuse_unknown(cls, options: Iterable[str]) -> None:
         parameters = inspect.signature(cls.__init__).parameters

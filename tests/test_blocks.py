@@ -312,7 +312,7 @@ def test_the_recurrent_block_is_a_recurrence_and_a_readout():
         (lambda: MLP(3, 2, linear_map=slim.Linear(3, 2)), OptionError, "got an instance of Linear; give the class"),
         (lambda: MLP(3, 2, hsizes=64), OptionError, "MLP needs a list for hsizes, such as [64, 64]; got 64"),
         (lambda: MLP(3, 2, hsizes=[64, 0]), OptionError, "MLP needs hsizes[1] >= 1, got hsizes[1]=0"),
-        (lambda: MLP(3, 2, nonlin="relu"), OptionError, "MLP needs a class such as nn.SiLU, or a function; got 'relu'"),
+        (lambda: MLP(3, 2, nonlin="relu"), OptionError, "as nn.SiLU, or a function; got 'relu'. Did you mean 'ReLU'?"),
         (lambda: MLP(3, 2, linargs={"bias": True}), OptionError, "with its own option bias; got it in linargs"),
         (lambda: MLP(3, 2, linargs=[1]), OptionError, "needs a dict of options by name for linargs, got [1]"),
         (lambda: MLP(3, 2, linargs={"sigma": 1}), UnknownOptionError, "first layer, 3 -> 64: Linear has no option"),

@@ -316,3 +316,14 @@ def test_blank_lines_before_the_header_and_one_name_are_understood(tmp_path):
 
 def test_data_leave_their_graph_behind():
     assert not DictDataset({"x": torch.ones(3, 2, requires_grad=True) * 2}).datadict["x"].requires_grad
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_a_normalizer_refuses_statistics_that_would_be_no_numbers(wrong: float):
+    with pytest.raises(DataError, match=r"'x' of shape \(2, 3, 1\) holds NaN or infinity; fit to what counts"):
+        Normalizer.fit({"x": torch.tensor([[0.0, 1.0, wrong], [2.0, wrong, wrong]])[..., None]})
+
+
+def test_what_counts_of_ragged_series_can_be_fitted_alone():
+    x, mask = torch.tensor([[1.0, 3.0], [5.0, float("nan")]])[..., None], torch.tensor([[True, True], [True, False]])
+    assert torch.equal(Normalizer.fit({"x": x[mask]}).get_buffer("mean_0"), torch.tensor([3.0]))

@@ -206,6 +206,11 @@ def test_parameters_stand_once_in_the_state():
 @pytest.mark.parametrize(
     ("make", "error", "words"),
     [
+        (
+            lambda: Node(["x"], ["y"], torch.nn.Tanh()),
+            OptionError,
+            r"got Tanh, .* Node\(callable, input_keys, out",
+        ),
         (lambda: Node(torch.neg, "x", ["y"]), OptionError, r"list of keys; got str: 'x'. Write \['x'\]"),
         (lambda: Node(torch.neg, ["x"], "y", name="n"), OptionError, r"output_keys of node 'n' .* got str: 'y'"),
         (lambda: Node(torch.neg, ["x", 3], ["y"]), OptionError, "strings or Variables; got int: 3"),

@@ -320,3 +320,9 @@ def test_predict_builds_no_graph_where_nothing_is_derived():
 def test_predict_takes_tensors_alone():
     with pytest.raises(DtypeError, match="node 'net' reads 'x' as a tensor; the data holds list"):
         fitted(normalizer=scale()).predict({"x": [[1.0, 2.0, 3.0]]})
+
+
+def test_a_problem_without_the_files_normalizer_is_told_to_take_one(tmp_path):
+    fitted(normalizer=scale()).save(tmp_path / "model.pt")
+    refused(fitted(), tmp_path / "model.pt", "holds a normalizer of ['x', 't', 'y'], the problem has none; give it one")
+    fitted(normalizer=Normalizer({"x": 3, "t": 2}, shared={"y": "t"})).load(tmp_path / "model.pt")

@@ -350,6 +350,22 @@ def test_overfitting_on_one_batch_takes_the_same_batch_each_epoch(monkeypatch: p
     assert seen == 3 * [[0, 1, 2, 3]]
 
 
+@pytest.mark.parametrize("loader", [dict, DictDataset])
+def test_single_samples_are_not_taken_for_batches(loader):
+    data = {"x": torch.rand(4, 2), "t": torch.rand(4, 1)}
+    fit = ((variable("y") - variable("t")) ** 2).minimize(name="fit")
+    problem = Problem([Node(nn.Linear(2, 1), ["x"], ["y"])], PenaltyLoss([fit]))
+    before = problem.state_dict()["nodes.0.callable.weight"].clone()
+    trainer = lightning.Trainer(
+        max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu"
+    )
+    with pytest.raises(
+        OptionError, match=r"fitted to batches; the entries of the .* Write LitDataModule\(train=...\) or a DataLoader"
+    ):
+        trainer.fit(LitProblem(problem), loader(data))
+    assert torch.equal(problem.state_dict()["nodes.0.callable.weight"], before)
+
+
 def test_missing_and_empty_data_are_told():
     lit, train = LitProblem(problems.make()), problems.data(4)
     with pytest.raises(DataError, match=r"holds no test data, only \['train'\]; give test="):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from slimgraph import slim
-from slimgraph.errors import OptionError, ShapeError, StrictOptions
+from slimgraph.errors import OptionError, ShapeError, StrictOptions, did_you_mean
 from slimgraph.slim import LinearBase, LookedThrough, get_map
 from slimgraph.slim.cells import MapChoice, check_mapping
 from slimgraph.slim.linear.functions import whole_number
@@ -88,7 +88,10 @@ class Block(LookedThrough, metaclass=StrictOptions):
     def _nonlinearity(self, choice: Nonlinearity) -> nn.Module:
         """A new module of the class, or the function as a module."""
         if not callable(choice):
-            raise OptionError(f"{type(self).__name__} needs a class such as nn.SiLU, or a function; got {choice!r}")
+            hint = did_you_mean(choice, nn.modules.activation.__all__) if isinstance(choice, str) else ""
+            raise OptionError(
+                f"{type(self).__name__} needs a class such as nn.SiLU, or a function; got {choice!r}.{hint}"
+            )
         try:
             made: Any = choice() if isinstance(choice, type) else choice
         except TypeError as error:

@@ -96,6 +96,11 @@ class Normalizer(nn.Module, metaclass=StrictOptions):
         self = cls({key: 1 if x.ndim == 1 else x.shape[-1] for key, x in tensors.items()}, shared=shared)
         for i, (key, x) in enumerate(tensors.items()):
             rows = x.reshape(-1, self.features[key]).double()
+            if not rows.isfinite().all():
+                raise DataError(
+                    f"Normalizer.fit: {key!r} of shape {tuple(x.shape)} holds NaN or infinity; fit to what counts, as "
+                    f"by {{{key!r}: data[{key!r}][mask]}} for series of unequal length"
+                )
             mean, std = rows.mean(0), rows.std(0, correction=0)
             # What is left of a constant column is rounding: it must not be blown up to a signal.
             std = torch.where(std <= 1e-7 * mean.abs(), torch.ones_like(std), std)

@@ -17,6 +17,11 @@ DISCARD = "_"
 def key_names(keys: Sequence[str | Any], what: str) -> list[str]:
     """`keys` as strings; a Variable stands for its key. `what` names the list in errors."""
     if isinstance(keys, str) or not isinstance(keys, Sequence):
+        if callable(keys) and not hasattr(keys, "key"):
+            raise OptionError(
+                f"{what} is a list of keys; got {type(keys).__name__}, which can be called: a node is written "
+                "Node(callable, input_keys, output_keys)"
+            )
         written = list(keys) if isinstance(keys, Mapping | set | frozenset) else [keys]
         raise OptionError(f"{what} is a list of keys; got {type(keys).__name__}: {keys!r}. Write {written!r}")
     names = [key if isinstance(key, str) else getattr(key, "key", "") for key in keys]

@@ -61,6 +61,11 @@ def load(problem: Any, path: str | Path) -> None:
         _refuse_other_structure(path, kind, content[f"{kind}s"], ours[f"{kind}s"])
     if content["normalizer"] and ours["normalizer"]:
         _refuse_other_structure(path, "normalized key", content["normalizer"], ours["normalizer"])
+    if content["normalizer"] and problem.normalizer is None:
+        raise DataError(
+            f"{path} holds a normalizer of {list(content['normalizer'])}, the problem has none; give it one of these "
+            "keys first, as by problem.normalizer = Normalizer({key: features}, shared={...})"
+        )
     state = content["state"]
     # Losses make buffers of their own while loading, so whether all fits is seen on a copy.
     twin = copy.deepcopy(problem)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from slimgraph.doors import Drawable
-from slimgraph.errors import ExpressionError
+from slimgraph.errors import ExpressionError, OptionError, did_you_mean
 from slimgraph.symbolic.arrays import advice, operator_of, plain
 from slimgraph.symbolic.copies import Identity, as_table, from_table
 from slimgraph.symbolic.derivative import gradient
@@ -179,6 +179,8 @@ class Variable(Operators, Planned, Drawable):
 
     def between(self, lower: Any, upper: Any) -> tuple[Constraint, Constraint]:
         """The two constraints `self >= lower` and `self <= upper`."""
+        if isinstance(lower, int | float) and isinstance(upper, int | float) and not lower <= upper:
+            raise OptionError(f"{self!r}.between(lower, upper) needs lower <= upper; got {lower} and {upper}")
         return self >= lower, self <= upper
 
     def unpack(self, count: int | Sequence[str]) -> tuple[Variable, ...]:
@@ -217,8 +219,11 @@ class Variable(Operators, Planned, Drawable):
         return symbolic_function(func if kwargs else _TENSOR_OPERATORS.get(func) or func, args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or not hasattr(torch.Tensor, name):
+        if name.startswith("_"):
             raise AttributeError(f"a Variable has no attribute {name!r}")
+        if not hasattr(torch.Tensor, name):
+            hint = did_you_mean(name, (own for own in dir(type(self)) if not own.startswith("_")))
+            raise AttributeError(f"a Variable has no attribute {name!r}.{hint}")
         if callable(getattr(torch, name, None)):
             raise AttributeError(f"a Variable has no method {name!r}; write torch.{name}({self!r})")
         if name in ("values", "indices"):

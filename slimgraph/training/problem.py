@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import Dataset, IterableDataset
 
 from slimgraph.errors import NonFiniteError, OptionError, StrictOptions
 from slimgraph.slim import project_
@@ -157,6 +158,16 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
     def on_fit_start(self) -> None:
         # Lightning keeps the mode that the module comes with, which after a prediction is eval.
         self.train()
+
+    def on_train_start(self) -> None:
+        loader = self.trainer.train_dataloader
+        whole = isinstance(loader, Mapping) and any(isinstance(value, Tensor) for value in loader.values())
+        if whole or (isinstance(loader, Dataset) and not isinstance(loader, IterableDataset)):
+            # Lightning would take each sample for a batch, without a word.
+            raise OptionError(
+                f"LitProblem is fitted to batches; the entries of the {type(loader).__name__} that it was given are single "
+                "samples. Write LitDataModule(train=...) or a DataLoader around it"
+            )
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         if self._resume is not None:
