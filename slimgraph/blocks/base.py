@@ -41,7 +41,8 @@ class Block(LookedThrough, metaclass=StrictOptions):
     def _joined(self, inputs: tuple[Tensor, ...]) -> Tensor:
         shapes: list[tuple[int, ...]] = [tuple(getattr(x, "shape", ())) for x in inputs]
         if (
-            [x for x in inputs if not isinstance(x, Tensor)]
+            not inputs
+            or [x for x in inputs if not isinstance(x, Tensor)]
             or () in shapes
             or any(s[:-1] != shapes[0][:-1] for s in shapes)
         ):

@@ -165,8 +165,8 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
         if whole or (isinstance(loader, Dataset) and not isinstance(loader, IterableDataset)):
             # Lightning would take each sample for a batch, without a word.
             raise OptionError(
-                f"LitProblem is fitted to batches; the entries of the {type(loader).__name__} that it was given are single "
-                "samples. Write LitDataModule(train=...) or a DataLoader around it"
+                f"LitProblem is fitted to batches; the entries of the {type(loader).__name__} that it was given are "
+                "single samples. Write LitDataModule(train=...) or a DataLoader around it"
             )
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
