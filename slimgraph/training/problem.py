@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import Dataset, IterableDataset
 
+from slimgraph.data import DictDataset
 from slimgraph.errors import NonFiniteError, OptionError, StrictOptions
 from slimgraph.slim import project_
 from slimgraph.training.data import ShardedLoader
@@ -162,7 +162,7 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
     def on_train_start(self) -> None:
         loader = self.trainer.train_dataloader
         whole = isinstance(loader, Mapping) and any(isinstance(value, Tensor) for value in loader.values())
-        if whole or (isinstance(loader, Dataset) and not isinstance(loader, IterableDataset)):
+        if whole or isinstance(loader, DictDataset):
             # Lightning would take each sample for a batch, without a word.
             raise OptionError(
                 f"LitProblem is fitted to batches; the entries of the {type(loader).__name__} that it was given are "
