@@ -161,12 +161,12 @@ class Rate(Module):
             titles = ", ".join(module.title for module in modules)
             raise OptionError(f"{cls.__name__}.from_graph needs one RateNeurons, {graph.title} has {titles}")
         neurons = found[0]
-        ends = [*holder.input_nodes], [*holder.output_nodes]
-        if ends != ([*neurons.input_nodes], [*neurons.output_nodes]):
+        starts, ends = [*holder.input_nodes], [*holder.output_nodes]
+        if (starts, ends) != ([*neurons.input_nodes], [*neurons.output_nodes]):
             raise OptionError(f"{cls.__name__}.from_graph needs a holder around {neurons.title}, got {graph.title}")
         bias, weights = neurons.bias, None
         if len(modules) > 1:
-            weights, offset = dense(GraphHolder(*ends[::-1], f"the recurrence of {neurons.title}"))
+            weights, offset = dense(GraphHolder(ends, starts, f"the recurrence of {neurons.title}"))
             if offset is not None:
                 bias = offset if bias is None else bias + offset
         options = {} if neurons.dt is None else {"dt": neurons.dt}
@@ -178,13 +178,13 @@ class Rate(Module):
 
 def _neurons(owner: Any, shape: Any) -> int:
     """n from n, `(n,)` or `(n, n)`."""
-    sizes = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else (shape,)
+    sizes: Any = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else (shape,)
     if len(sizes) not in (1, 2) or sizes[0] != sizes[-1]:
         raise OptionError(f"{type(owner).__name__} needs shape n, (n,) or (n, n), got {shape!r}")
     return whole_number(owner, "the number of neurons", sizes[0])
 
 
-def _function(owner: Any, chosen: Any) -> Callable[[Tensor], Tensor]:
+def _function(owner: Any, chosen: Any) -> Any:
     if isinstance(chosen, str):
         if chosen not in FUNCTIONS:
             hint = did_you_mean(chosen, FUNCTIONS) or f" There are {', '.join(FUNCTIONS)}."

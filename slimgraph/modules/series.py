@@ -76,8 +76,8 @@ class TSContinuous(TimeSeries):
 
     times: `(n,)` seconds, rising; samples: `(n, channels)`, or `(n,)` for one channel, in their own dtype. `t_start`
     and `t_stop` are by default the first and the last time; before the first sample and behind the last one that
-    sample holds. `interp`: "previous" holds each sample up to the next, "linear" goes straight to it. A `periodic` series
-    repeats for ever, with the period t_stop - t_start.
+    sample holds. `interp`: "previous" holds each sample up to the next, "linear" goes straight to it. A `periodic`
+    series repeats for ever, with the period t_stop - t_start.
 
     Raises `ShapeError` for times and samples that do not fit, `DataError` for times that do not rise or lie outside
     t_start to t_stop, `OptionError` for an unknown `interp`.
