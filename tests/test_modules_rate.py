@@ -113,6 +113,9 @@ def test_a_tau_that_training_moves_below_a_step_counts_as_a_step():
     rate = Rate(2, tau=0.01)
     rate.tau = torch.tensor(-1.0)
     assert torch.equal(rate(torch.ones(3, 2))[0], torch.ones(3, 2))
+    # It is no trap: the gradient there is that at dt.
+    rate(torch.ones(3, 2))[0][0].sum().backward()
+    assert rate.tau.grad.item() == pytest.approx(-2 / rate.dt)
 
 
 def test_shapes_dtypes_and_arrays():
@@ -195,7 +198,9 @@ def test_a_bias_in_the_loop_goes_to_the_neurons():
     LinearWeights(cells.output_nodes, cells.input_nodes, "loop", weights=torch.eye(2), biases=torch.tensor([2.0, 3.0]))
     graph = cells
     back = Rate.from_graph(graph)
-    assert torch.equal(back.bias, torch.tensor([2.0, 4.0])) and torch.equal(back.w_rec, torch.eye(2)) and back.dt == 0.01
+    assert (
+        torch.equal(back.bias, torch.tensor([2.0, 4.0])) and torch.equal(back.w_rec, torch.eye(2)) and back.dt == 0.01
+    )
 
 
 def test_in_a_chain_the_loop_stays_its_own():
@@ -267,7 +272,10 @@ def test_recurrent_weights_that_are_not_there_or_of_a_map_cannot_be_written():
     ("graph", "words"),
     [
         (lambda: Linear((3, 3)).as_graph(), ["Rate.from_graph needs one RateNeurons", "LinearWeights 'Linear'"]),
-        (lambda: Sequential(Linear((2, 3)), Rate(3)).as_graph(), ["a holder around RateNeurons '1_Rate'", "'Sequential'"]),
+        (
+            lambda: Sequential(Linear((2, 3)), Rate(3)).as_graph(),
+            ["a holder around RateNeurons '1_Rate'", "'Sequential'"],
+        ),
         (lambda: Sequential(Rate(3), Rate(3)).as_graph(), ["one RateNeurons", "'0_Rate'", "'1_Rate'"]),
         (lambda: RateNeurons.of_size(2, 2, "cells"), ["a function", "RateNeurons 'cells'", "None"]),
         (lambda: 3, ["GraphModule", "int: 3"]),

@@ -36,7 +36,12 @@ def test_clocked_samples_come_back_however_their_times_are_rounded(dt, t_start):
     assert isinstance(ts, TimeSeries) and len(ts) == 500 and ts.num_channels == 3
     assert ts.t_stop == t_start + 500 * dt and ts.duration == pytest.approx(500 * dt)
     k = np.arange(500)
-    for times in (ts.times, t_start + k * dt, np.linspace(t_start, t_start + 499 * dt, 500), ts.times - 4e-16 * abs(t_start)):
+    for times in (
+        ts.times,
+        t_start + k * dt,
+        np.linspace(t_start, t_start + 499 * dt, 500),
+        ts.times - 4e-16 * abs(t_start),
+    ):
         assert torch.equal(ts(times), x)
     assert torch.equal(ts(t_start + (k + 0.99) * dt), x) and torch.equal(ts(ts.t_stop), x[-1])
 
@@ -44,7 +49,9 @@ def test_clocked_samples_come_back_however_their_times_are_rounded(dt, t_start):
 def test_times_in_single_precision_are_compared_as_such():
     ts = TSContinuous(torch.arange(100) * 0.1, torch.arange(100.0), t_stop=10.0)
     assert torch.equal(ts(np.arange(100) * 0.1)[:, 0], torch.arange(100.0))
-    assert torch.equal(TSContinuous.from_clocked(np.arange(100.0), 0.1)(torch.arange(100) * 0.1)[:, 0].float(), torch.arange(100.0))
+    assert torch.equal(
+        TSContinuous.from_clocked(np.arange(100.0), 0.1)(torch.arange(100) * 0.1)[:, 0].float(), torch.arange(100.0)
+    )
     # A list of numbers is in double precision, as Python has it.
     assert TSContinuous([0.1, 0.2], [1, 2]).times.tolist() == [0.1, 0.2]
 
@@ -160,7 +167,11 @@ def test_a_raster_is_numpys_histogram():
         (lambda: TSEvent([0.5], [0], None), OptionError, ["TSEvent needs t_stop", "None"]),
         (lambda: TSEvent([0.5], [0]), TypeError, ["t_stop"]),
         (lambda: TSEvent([0.5], [0], 1.0).raster(0), OptionError, ["dt > 0", "dt=0"]),
-        (lambda: TSEvent([0.5], [0], 1.0).raster(0.1, 0.5, 6), DataError, ["from 0 to 1 s", "6 steps of 0.1 s from 0.5"]),
+        (
+            lambda: TSEvent([0.5], [0], 1.0).raster(0.1, 0.5, 6),
+            DataError,
+            ["from 0 to 1 s", "6 steps of 0.1 s from 0.5"],
+        ),
         (lambda: TSEvent([0.5], [0], 1.0).raster(0.1, -0.5), DataError, ["from 0 to 1 s", "-0.5 to 1.0"]),
         (lambda: TSEvent([0.5], [2], 1.0).raster(0.1, num_channels=2), ShapeError, ["2 channels", "3 channels"]),
         (lambda: TSEvent.from_raster([[0.5]], 0.1), DataError, ["whole numbers >= 0", "0.5"]),
@@ -319,7 +330,12 @@ CLOCKED = TSContinuous.from_clocked(samples(10, 2), 0.1)
 @pytest.mark.parametrize(
     ("module", "call", "error", "words"),
     [
-        (Both, lambda m: m(CLOCKED, duration=1.0, num_timesteps=10), OptionError, ["duration or num_timesteps", "1.0", "10"]),
+        (
+            Both,
+            lambda m: m(CLOCKED, duration=1.0, num_timesteps=10),
+            OptionError,
+            ["duration or num_timesteps", "1.0", "10"],
+        ),
         (Both, lambda m: m(CLOCKED, duration=0.25), OptionError, ["dt=0.1 s", "duration of 0.25 s"]),
         (Both, lambda m: m(CLOCKED, duration=0.04), OptionError, ["dt=0.1 s", "duration of 0.04 s"]),
         (Both, lambda m: m(CLOCKED, num_timesteps=0), OptionError, [">= 1", "0"]),
@@ -329,7 +345,12 @@ CLOCKED = TSContinuous.from_clocked(samples(10, 2), 0.1)
         (Both, lambda m: m(TSContinuous.from_clocked([1.0], 1.0, 2.0)), DataError, ["0.3 to 3 s", "from 2 to 3 s"]),
         (Both, lambda m: m(TSContinuous([0, 1], [0, 1], periodic=True)), OptionError, ["duration", "never ends"]),
         (Both, lambda m: m(torch.ones(10, 2)), OptionError, ["TSContinuous or a TSEvent", "Tensor", "from_clocked"]),
-        (lambda: Linear((2, 2)).double(), lambda m: m(TSContinuous.from_clocked(samples(10), 0.1)), ShapeError, ["size 2", "3"]),
+        (
+            lambda: Linear((2, 2)).double(),
+            lambda m: m(TSContinuous.from_clocked(samples(10), 0.1)),
+            ShapeError,
+            ["size 2", "3"],
+        ),
         (lambda: Linear((2, 2)), lambda m: m(CLOCKED), DtypeError, ["torch.float32", "torch.float64"]),
         (Both, lambda m: m(TSEvent([0.1], [4], 1.0)), ShapeError, ["2 channels", "5 channels"]),
         (lambda: Both(broken=True), lambda m: m(CLOCKED), ShapeError, ["(7, channels)", "shape (2,)"]),

@@ -36,8 +36,8 @@ class Rate(Module):
     """Leaky rate neurons: tau dx/dt = -x + u + b + y W, y = f(x), stepped by Euler.
 
     x[k+1] = x[k] + dt/tau (u[k] + b + f(x[k]) W - x[k]), and the output at step k is f(x[k+1]); u, x, y:
-    `(time, n)` or `(batch, time, n)`, W: `(n, n)`. A step is no faster than the whole way: where training moves tau
-    below dt, it counts as dt.
+    `(time, n)` or `(batch, time, n)`, W: `(n, n)`. A step is no more than the whole way: a tau that training
+    moves below dt counts as dt, with the gradient there.
 
     shape: n, `(n,)` or `(n, n)`. `tau`: seconds, one number or `(n,)`, family `"taus"`, 20 dt by default. `bias`: a
     number or `(n,)`, family `"biases"`, zeros by default. `w_rec`: `(n, n)`, in family `"weights"`, given or, with
@@ -120,7 +120,9 @@ class Rate(Module):
         check_input(self, u, self._shape[0], self.tau.dtype)
         # A state that is written in place later must not reach back into the graph.
         x, y, states, outputs = x.clone(), self.activation_func(x), [], []
-        weights, rate = self.w_rec, self.dt / self.tau.clamp(min=self.dt)
+        # What is added to dt is 0, with tau's gradient: a tau that went too low finds its way back.
+        tau = torch.where(self.tau < self.dt, self.dt + (self.tau - self.tau.detach()), self.tau)
+        weights, rate = self.w_rec, self.dt / tau
         # One slice a step would make the backward quadratic in time.
         for drive in (u + self.bias).unbind(1):
             x = x + rate * ((drive if weights is None else drive + y @ weights) - x)
