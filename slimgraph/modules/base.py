@@ -149,7 +149,8 @@ class ModuleBase(nn.Module, metaclass=ModuleMeta):
     def reset_parameters(self) -> Self:
         """Draw every parameter anew, here and below, or restore the data it was given; in place.
 
-        A plain torch module below is reset by its own `reset_parameters`, where it has one.
+        A plain torch module below is reset by its own `reset_parameters`; one that has none, such as a structured map
+        in a Sequential, keeps its values.
         """
         for name, declaration in self._attributes.items():
             if isinstance(declaration, Parameter) and tensor_of(self, name) is not None:

@@ -26,9 +26,9 @@ class TorchView(nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, *args: Any, **options: Any) -> Tensor:
+    def forward(self, input_data: Tensor) -> Tensor:
         # The module's own hooks run; its `__call__` would give the triple.
-        return nn.Module.__call__(self.module, *args, **options)
+        return nn.Module.__call__(self.module, input_data)
 
     def to_torch(self) -> TorchView:
         """Itself: it is the plain view."""
@@ -59,8 +59,8 @@ class TorchModule(Module):
         """Whether any size goes in and the same comes out."""
         return isinstance(self.module, KEEP_SIZE)
 
-    def forward(self, input_data: Tensor, *args: Any, **options: Any) -> Tensor:
-        output = self.module(input_data, *args, **options)
+    def forward(self, input_data: Tensor) -> Tensor:
+        output = self.module(input_data)
         if not isinstance(output, Tensor):
             raise DtypeError(
                 f"{self._title} must give one tensor, {self.class_name} gave {type(output).__name__};"
