@@ -84,7 +84,7 @@ class Rate(Module):
         self.activation_func = _function(self, activation_func)
         dtype = _dtype(tau, bias, w_rec)
         start = torch.full((n,), 20 * self.dt) if tau is None else to_tensor(tau, f"{self._title}.tau")
-        if not bool((start >= self.dt).all()):
+        if not start.is_meta and not bool((start >= self.dt).all()):
             raise OptionError(f"{self._title} needs tau >= dt, got tau={tau!r} and dt={self.dt}; give a smaller dt")
         shapes = [(n,), ()]
         self.tau = Parameter(start, "taus", shape=shapes, dtype=dtype)  # pyright: ignore
