@@ -85,9 +85,10 @@ def test_the_code_of_the_page_on_infeasibility_prints_what_it_shows(capsys):
     assert capsys.readouterr().out.split("\n") == [line[4:] for line in shown.split("\n")]
 
 
-def test_the_page_of_graphs_says_what_happens():
-    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "graphs.md").read_text(), re.DOTALL)
-    page = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, "graphs.md", None, 0)
+@pytest.mark.parametrize("name", ["graphs.md", "modules.md"])
+def test_the_page_says_what_happens(name):
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / name).read_text(), re.DOTALL)
+    page = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, name, None, 0)
     told: list[str] = []
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     runner.run(page, out=told.append)
