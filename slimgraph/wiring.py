@@ -5,6 +5,7 @@ A node here is anything with `input_keys`, `output_keys` and `name`.
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -82,24 +83,20 @@ def order(
     """The places of the nodes in the order in which they run.
 
     A node runs after the writers of what it reads, ties in declared order; keys in `given` have a value from the start
-    and wait for nobody. Where a key is written twice the declared order holds, since it says which value is meant;
-    `check_overwrite` makes that a warning, or with `"error"` an OverwriteError.
+    and wait for nobody. A key is overwritten where two nodes write it, or one that reads it: those that read or write
+    it keep their declared order, since it says which value is meant. `check_overwrite` makes that a warning, or with
+    `"error"` an OverwriteError. Where they wait for each other then, the declared order holds for all.
 
-    Raises CycleError, which shows the cycle as a path.
+    Raises CycleError, which shows the cycle as a path, where no key is overwritten.
     """
     if check_overwrite not in (True, False, "error"):
         raise OptionError(f"check_overwrite is True, False or 'error'; got {check_overwrite!r}")
     labels, by_key = names(nodes), writers(nodes)
-    if overwritten := [key for key in by_key if _is_overwritten(key, by_key[key], nodes, given)]:
-        if check_overwrite:
-            _tell_overwrite(overwritten[0], by_key[overwritten[0]], nodes, labels, check_overwrite)
-        return list(range(len(nodes)))
-    after: list[set[int]] = [set() for _ in nodes]
-    waits = [0] * len(nodes)
-    for reader, node in enumerate(nodes):
-        for writer in {by_key[key][0] for key in node.input_keys if key in by_key and key not in given}:
-            after[writer].add(reader)
-            waits[reader] += 1
+    overwritten = [key for key in by_key if _is_overwritten(key, by_key[key], nodes, given)]
+    if overwritten and check_overwrite:
+        _tell_overwrite(overwritten[0], by_key[overwritten[0]], nodes, labels, check_overwrite)
+    after = _waiting(nodes, by_key, overwritten, given)
+    waits = [sum(place in readers for readers in after) for place in range(len(nodes))]
     ready = [place for place in range(len(nodes)) if not waits[place]]
     result = []
     while ready:
@@ -112,9 +109,28 @@ def order(
             if not waits[reader]:
                 ready.append(reader)
     if len(result) < len(nodes):
+        if overwritten:
+            return list(range(len(nodes)))
         stuck = [place for place in range(len(nodes)) if waits[place]]
         raise CycleError(_cycle_text(nodes, labels, stuck, by_key, given, inside))
     return result
+
+
+def _waiting(
+    nodes: Sequence[Keyed], by_key: dict[str, list[int]], overwritten: list[str], given: Collection[str]
+) -> list[set[int]]:
+    """For each node the places of those that run after it."""
+    after: list[set[int]] = [set() for _ in nodes]
+    for reader, node in enumerate(nodes):
+        for key in node.input_keys:
+            if key in by_key and key not in given and key not in overwritten:
+                after[by_key[key][0]].add(reader)
+    for key in overwritten:
+        touching = [p for p, node in enumerate(nodes) if key in node.input_keys or key in node.output_keys]
+        for writer, place in itertools.product(by_key[key], touching):
+            if place != writer:
+                after[min(place, writer)].add(max(place, writer))
+    return after
 
 
 def check_keys(

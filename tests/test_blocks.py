@@ -203,19 +203,36 @@ def test_bounds_are_the_formula_of_the_mlp_with_the_same_weights():
         assert close(block(x), scale(mlp(x)))
 
 
+def test_bounds_are_any_function_of_the_outputs_and_the_bounds():
+    mlp, x = MLP(3, 2), torch.randn(9, 3)
+    block = MLP_bounds(3, 2, min=-1, max=2, method=lambda y, low, high: low + (high - low) * torch.sin(y) ** 2)
+    block.load_state_dict(mlp.state_dict())
+    assert close(block(x), -1 + 3 * torch.sin(mlp(x)) ** 2)
+
+
+def test_the_linear_layer_of_torch_stands_for_the_free_map():
+    assert all(type(layer) is slim.Linear for layer in MLP(3, 2, linear_map=nn.Linear).linear)
+
+
 # ---- ResMLP
 
 
+@pytest.mark.parametrize("layers", [1, 5])
 @pytest.mark.parametrize("skip", [1, 2, 3])
-def test_a_residual_mlp_adds_the_layer_that_lies_skip_back(skip):
-    block, x = ResMLP(3, 2, hsizes=[6] * 5, skip=skip), torch.randn(7, 3)
-    h = [block.nonlin[0](block.linear[0](x))]
-    for k in range(1, 5):
-        h.append(block.nonlin[k](block.linear[k](h[-1])) + (h[k - skip] if k % skip == 0 else 0))
-    assert close(block(x), block.linear[5](h[-1]))
-    plain = MLP(3, 2, hsizes=[6] * 5)
-    plain.load_state_dict(block.state_dict())
-    assert not close(plain(x), block(x))
+def test_a_residual_mlp_leads_a_path_around_every_skip_layers(skip, layers):
+    block, x = ResMLP(3, 2, hsizes=[6] * layers, skip=skip), torch.randn(7, 3)
+    h, path = x, block.inmap(x)
+    for k in range(layers):
+        h = block.nonlin[k](block.linear[k](h))
+        if k in range(0, layers, skip):
+            h = path = h + path
+    assert close(block(x), block.linear[layers](h) + block.outmap(path))
+
+
+def test_a_residual_mlp_of_ones_counts_its_paths():
+    block = ResMLP(1, 1, bias=False, nonlin=nn.Identity, hsizes=[1, 1, 1])
+    torch.nn.utils.vector_to_parameters(torch.ones(6), block.parameters())
+    assert block(torch.ones(1, 1)).item() == 2**4
 
 
 # ---- convex and positive definite
@@ -259,6 +276,11 @@ def test_the_smoothed_ramp_of_a_positive_definite_function_is_its_formula():
     assert close(V(t), torch.tensor([[0.0], [0.0625], [0.25], [1.75]], dtype=f64) + 1e-9 * t**2)
 
 
+def test_a_positive_definite_function_is_cut_off_at_its_max():
+    g, x = InputConvexNN(3, 1), 5 * torch.randn(50, 3)
+    assert close(PosDef(g, 2.0, 0.1, 0.5)(x), PosDef(g, eps=0.1, d=0.5)(x).clamp(max=2.0))
+
+
 def test_a_positive_definite_function_of_a_convex_network_is_convex():
     V = perturb(PosDef(InputConvexNN(3, 1, hsizes=[8])).double(), 0.5)
     a, b = (5 * torch.randn(2000, 3, dtype=f64) for _ in range(2))
@@ -286,7 +308,7 @@ def test_the_recurrent_block_is_a_recurrence_and_a_readout():
     ("make", "kind", "words"),
     [
         (lambda: MLP(3, 2, linear_map="orthogonl"), UnknownMapError, "Did you mean 'orthogonal'?"),
-        (lambda: MLP(3, 2, linear_map=nn.Linear), OptionError, "needs a structured map for linear_map, got <class"),
+        (lambda: MLP(3, 2, linear_map=nn.GRUCell), OptionError, "needs a structured map for linear_map, got <class"),
         (lambda: MLP(3, 2, linear_map=slim.Linear(3, 2)), OptionError, "got an instance of Linear; give the class"),
         (lambda: MLP(3, 2, hsizes=64), OptionError, "MLP needs a list for hsizes, such as [64, 64]; got 64"),
         (lambda: MLP(3, 2, hsizes=[64, 0]), OptionError, "MLP needs hsizes[1] >= 1, got hsizes[1]=0"),
@@ -295,21 +317,25 @@ def test_the_recurrent_block_is_a_recurrence_and_a_readout():
         (lambda: MLP(3, 2, linargs=[1]), OptionError, "needs a dict of options by name for linargs, got [1]"),
         (lambda: MLP(3, 2, linargs={"sigma": 1}), UnknownOptionError, "first layer, 3 -> 64: Linear has no option"),
         (lambda: MLP(3, 2, hsize=[4]), UnknownOptionError, "MLP has no option 'hsize'. Did you mean 'hsizes'?"),
-        (lambda: Linear(3, 2, nonlin=nn.ReLU), UnknownOptionError, "Linear has no option 'nonlin'"),
+        (lambda: Linear(3, 2, nonlin=nn.ReLU), OptionError, "Linear has no hidden layer and takes no nonlin and no"),
+        (lambda: Linear(3, 2, hsizes=[8]), OptionError, "no hsizes, got None and [8]; a network with them is an MLP"),
         (lambda: MLP(0, 2), OptionError, "MLP needs insize >= 1, got insize=0"),
         (lambda: MLP_bounds(3, 2, min=2.0), OptionError, "needs min <= max, got min=2.0 and max=1.0"),
         (lambda: MLP_bounds(3, 2, max=[1.0] * 3), OptionError, "a finite number, or 2 of them, one an output; got"),
         (lambda: MLP_bounds(3, 2, max=float("inf")), OptionError, "needs for max a finite number"),
         (lambda: MLP_bounds(3, 2, min="0"), OptionError, "MLP_bounds needs numbers for min, got '0'"),
-        (lambda: MLP_bounds(3, 2, method="sigmoid"), OptionError, "'sigmoid_scale' or 'relu_clamp', got 'sigmoid'"),
+        (lambda: MLP_bounds(3, 2, method="sigmoid"), OptionError, "'relu_clamp' or a function, got 'sigmoid'"),
         (lambda: ResMLP(3, 2, hsizes=[4, 5]), OptionError, "needs them of one width, got hsizes=[4, 5]"),
-        (lambda: ResMLP(3, 2, hsizes=[4, 4], skip=2), OptionError, "more than skip=2 hidden layers, got hsizes=[4, 4]"),
+        (lambda: ResMLP(3, 2, hsizes=[]), OptionError, "needs them of one width, got hsizes=[]"),
         (lambda: InputConvexNN(3, 2, nonlin=nn.SiLU), OptionError, "nn.ReLU or nn.ELU; got <class 'torch.nn.modules"),
         (lambda: InputConvexNN(3, 2, nonlin=torch.tanh), OptionError, "that is convex, nowhere falls"),
         (lambda: InputConvexNN(3, 2, nonlin=torch.abs), OptionError, "that is convex, nowhere falls"),
         (lambda: InputConvexNN(3, 2, nonlin=nn.PReLU), OptionError, "and has no parameters"),
+        (lambda: InputConvexNN(3, 2, nonlin=lambda x: x.softmax(-1)), OptionError, "takes each number by itself"),
+        (lambda: MLP(3, 2, nonlin=nn.Threshold), OptionError, "without arguments, and Threshold needs some; give a"),
         (lambda: InputConvexNN(3, 2, hsizes=[]), OptionError, "needs a hidden layer, got hsizes=[]"),
         (lambda: PosDef(3), OptionError, "PosDef needs a function or module for g, got int: 3"),
+        (lambda: PosDef(torch.neg, 0.0), OptionError, "PosDef needs max > 0, got max=0.0"),
         (lambda: PosDef(torch.neg, eps=0), OptionError, "PosDef needs eps > 0, got eps=0"),
         (lambda: RNN(3, 2, hsizes=[4, 5]), OptionError, "with one width for all layers, such as [16], got [4, 5]"),
         (lambda: RNN(3, 2)(torch.ones(4, 3)), ShapeError, "needs a series (batch, time, 3), got shape (4, 3)"),
@@ -317,7 +343,7 @@ def test_the_recurrent_block_is_a_recurrence_and_a_readout():
         (lambda: MLP(3, 2)(torch.ones(4, 2), torch.ones(4, 2)), ShapeError, "got 2 + 2 (shapes (4, 2), (4, 2))"),
         (lambda: MLP(3, 2)(torch.ones(4, 1), torch.ones(5, 2)), ShapeError, "last axis only; got (4, 1), (5, 2)"),
         (lambda: MLP(3, 2)([1.0]), ShapeError, "MLP joins tensors that differ in their last axis only; got [1.0]"),
-        (lambda: MLP(3, 2)(), ShapeError, "MLP joins tensors"),
+        (lambda: MLP(3, 2)(), ShapeError, "last axis only; got nothing"),
     ],
 )  # fmt: skip
 def test_a_wrong_option_or_input_says_what_was_needed_and_what_was_there(make, kind, words):

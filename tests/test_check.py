@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import random
 import re
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from slimgraph import (
     AugmentedLagrangeLoss,
@@ -484,6 +485,63 @@ def test_a_module_from_outside_a_node_is_noted_and_left_alone():
         "node 'lift' calls a Sequential that is no part of it and is not trained; give the Node the module."
     ]
     assert all(torch.equal(value, before[key]) for key, value in outside.state_dict().items())
+
+
+class Calls:
+    """An object, no module, that calls what it holds."""
+
+    def __init__(self, held):
+        self.held = held
+
+    def __call__(self, x):
+        return self.held(x)
+
+
+W, LISTED = nn.Parameter(torch.ones(3, 1)), [nn.Linear(3, 1)]
+
+
+@pytest.mark.parametrize(
+    ("callable", "kind"),
+    [
+        (lambda x: x @ W, "Parameter"),
+        (lambda x: LISTED[0](x), "Linear"),
+        (Calls(LISTED[0]), "Linear"),
+        (Calls(LISTED[0]).__call__, "Linear"),
+        (functools.partial(lambda net, x: net(x), LISTED[0]), "Linear"),
+    ],
+    ids=["parameter", "list", "object", "method", "partial"],
+)
+def test_an_error_that_nothing_is_trained_says_what_stands_outside(callable, kind):
+    with pytest.raises(WiringError, match="no trainable parameter") as caught:
+        Problem([Node(callable, ["x"], ["y"], name="net")], PenaltyLoss([Y.minimize()])).check(points())
+    assert caught.value.__notes__ == [
+        f"node 'net' calls a {kind} that is no part of it and is not trained; give the Node the module."
+    ]
+
+
+class Stream(IterableDataset):
+    """Samples without an end."""
+
+    def __iter__(self):
+        while True:
+            yield {"x": torch.randn(3), "t": torch.randn(1)}
+
+
+def test_of_a_stream_the_first_batch_is_run():
+    assert regression().check(DataLoader(Stream(), batch_size=7)).rows[0].shape == (7, 3)
+
+
+def test_the_data_of_a_fit_are_those_it_trains_on():
+    from slimgraph.training import LitDataModule
+
+    data, later = SETS["DictDataset"](None), []
+    module = LitDataModule(setup_function=lambda: {"train": data, "val": later.append(1) or data})
+    assert regression().check(module).rows[0].shape == (32, 3)
+    assert later == [1] and len(module.loader("val")) == 2
+    spoilt(data, 41)
+    for one in (module, module.loader("train")):
+        with pytest.raises(DataError, match="'x' holds NaN in row 41"):
+            regression().check(one)
 
 
 def test_warnings_are_left_as_they_were():

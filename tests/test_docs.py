@@ -110,3 +110,12 @@ def test_the_page_on_check_prints_what_it_says(capsys, tmp_path, monkeypatch):
     for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
         exec(code, names)
     assert capsys.readouterr().out == "".join(re.findall(r"```text\n(.*?)```", page, re.DOTALL))
+
+
+def test_the_lines_that_train_on_the_page_for_neuromancers_users_run(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page, names = (DOCS / "from-neuromancer.md").read_text(), {}
+    exec(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0], names)
+    assert (tmp_path / "problem.svg").stat().st_size > 1000
+    assert names["out"]["u"].shape == (10, 1) and names["out"]["fit"].item() < 0.02
+    assert "policy" in capsys.readouterr().out

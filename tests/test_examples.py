@@ -557,3 +557,86 @@ def test_the_rate_network_learns_unseen_sines_to_a_half_of_the_nearest_one_and_g
     with torch.no_grad():
         assert task.relative(net(asked)[0], wanted) <= 0.12 < task.relative(task.nearest(0), wanted) / 2
     assert net["rates"].rec.weight_map.contains(net["rates"].w_rec)
+
+
+# ---- control of two tanks
+
+
+@pytest.fixture
+def two_tanks(monkeypatch):
+    """The modules of the two-tank example."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import two_tank_control
+    import two_tank_model
+    import two_tank_mpc
+
+    return two_tank_control, two_tank_model, two_tank_mpc
+
+
+def test_a_few_steps_already_bring_the_policy_near_mpc_and_leave_it_as_a_file(tmp_path):
+    done = run("two_tank_control.py", "--quick", "--horizon", "8", "--out", tmp_path / "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    picture, file = (tmp_path / "out" / name for name in ("two_tank_control.png", "two_tank_policy.pt2"))
+    assert str(picture) in done.stdout and picture.stat().st_size > 20_000
+    for word in ("controller", "cost", "violation", "ms a step", "MPC, 8 s"):
+        assert word in done.stdout
+    # A pump and a valve held at a half have more than seven times the cost of MPC here.
+    assert 0.9 < float(done.stdout.split("policy / MPC: ")[1].split(",")[0]) < 1.5
+    deployed = torch.export.load(file).module()
+    u = deployed({"x": torch.rand(5, 2).double(), "r": torch.rand(5, 2).double()})["u"]
+    assert u.shape == (5, 2) and u.min() >= 0 and u.max() <= 1
+
+
+def test_tanks_at_rest_stay_and_their_cost_is_that_of_the_pump(two_tanks):
+    _, model, _ = two_tanks
+    levels = torch.tensor([[0.36, 0.64], [0.25, 0.25]]).double()
+    # At rest the pump brings what leaves the second tank, the valve sends past the first what the first cannot pass on.
+    p = model.C2 / model.C1 * levels[:, 1].sqrt()
+    u = torch.stack([p, 1 - (levels[:, 0] / levels[:, 1]).sqrt()], dim=1)
+    r = levels[:, None].repeat(1, 30, 1)
+    rest = model.closed_loop(lambda x, r: u)({"x": levels[:, None], "r": r})
+    torch.testing.assert_close(rest["x"][:, 1:], r)
+    torch.testing.assert_close(model.cost(**rest), 30 * 0.01 * p**2)
+    shifted = model.cost(rest["x"], r + 0.1, rest["u"]) - model.cost(**rest)
+    torch.testing.assert_close(shifted, torch.full((2,), 60 * 0.1**2).double())
+    assert model.overshoot(rest["x"]) == 0 and model.overshoot(rest["x"] + 0.5) == pytest.approx(0.14)
+
+
+def test_the_slopes_of_the_plan_are_those_of_differences(two_tanks):
+    import numpy as np
+
+    mpc = two_tanks[2].MPC(6)
+    mpc.x, mpc.r, mpc.seen = torch.tensor([0.3, 0.7]).double(), np.array([0.4, 0.6]), None
+    plan, h = np.random.default_rng(0).uniform(0.1, 0.4, 12), 1e-6 * np.eye(12)
+    cost = [(mpc.cost(plan + d)[0] - mpc.cost(plan - d)[0]) / 2e-6 for d in h]
+    room = [(mpc.room(plan + d) - mpc.room(plan - d)) / 2e-6 for d in h]
+    assert mpc.cost(plan)[1] == pytest.approx(np.array(cost), abs=1e-7)
+    assert mpc.room_slopes(plan) == pytest.approx(np.array(room).T, abs=1e-7)
+
+
+def test_mpc_finds_one_plan_from_any_start_and_none_beside_it_is_better(two_tanks):
+    import numpy as np
+
+    rng, found = np.random.default_rng(0), []
+    for start in (0.0, 0.45, rng.uniform(0, 0.5, 16)):
+        mpc = two_tanks[2].MPC(8)
+        mpc.plan = np.broadcast_to(start, 16).copy()
+        # More than the tank holds: the bound on the second level is active.
+        first = mpc(torch.tensor([[0.5, 0.85]]).double(), torch.tensor([[0.6, 1.05]]).double())
+        plan = np.concatenate([[(1 - first[0, 1]) * first[0, 0], first[0, 1] * first[0, 0]], mpc.plan[:-2]])
+        found.append(mpc.cost(plan)[0])
+    assert found == pytest.approx([found[0]] * 3, rel=1e-4) and abs(mpc.room(plan)).min() < 1e-6
+    near = (plan + rng.normal(-0.5, 1.0, (500, 16)) * 10.0 ** rng.uniform(-4, -1, (500, 1))).clip(0)
+    kept = [other for other in near if mpc.room(other).min() >= 0]
+    assert len(kept) > 20 and min(mpc.cost(other)[0] for other in kept) > found[-1] - 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_policy_is_as_good_as_mpc_and_keeps_the_levels(two_tanks):
+    example, model, mpc = two_tanks
+    policy = example.fit().node("closed loop").node("policy").callable
+    unseen = model.references(20, 2, example.UNSEEN)
+    runs, _ = example.compare({"mpc": mpc.MPC, "policy": lambda: policy}, unseen)
+    assert model.cost(**runs["policy"]).sum() <= 1.05 * model.cost(**runs["mpc"]).sum()
+    assert model.overshoot(runs["policy"]["x"]) <= model.overshoot(runs["mpc"]["x"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from slimgraph import RNN, MovingHorizon, Node, PenaltyLoss, Problem, System, SystemPreview, slim, variable
+from slimgraph.blocks import MLP
 from slimgraph.errors import MissingFileError, MissingKeyError, OptionError, ShapeError, SlimgraphError
 from slimgraph.problem import export
 from slimgraph.problem.subgraph import Subgraph
@@ -19,7 +21,8 @@ from tests.helpers import keys
 
 ONNX = all(find_spec(package) for package in ("onnx", "onnxscript", "onnxruntime"))
 needs_onnx = pytest.mark.skipif(not ONNX, reason="onnx, onnxscript or onnxruntime is not installed: the .onnx export")
-STEPS = 4
+STEPS = 3
+MASK = [[1] * (place % STEPS + 1) + [0] * (STEPS - 1 - place % STEPS) for place in range(17)]
 
 
 def mlp() -> nn.Module:
@@ -56,6 +59,8 @@ def window() -> Subgraph:
 
 CASES = {
     "policy": (policy, {"p": (3,)}),
+    # Inputs that are joined have one batch, whatever its size.
+    "joined": (lambda: Subgraph([Node(MLP(5, 2), ["p", "r"], ["u"])], ["u"]), {"p": (3,), "r": (2,)}),
     "system": (lambda: Subgraph([System(loop(), nstep_key="r")], ["u", "x"]), {"x": (1, 1), "r": (STEPS, 1)}),
     "counted": (lambda: Subgraph([System(loop(), nstep_key="T")], ["x"]), {"x": (1, 1), "r": (1,), "T": (STEPS, 1)}),
     "preview": (
@@ -63,15 +68,19 @@ CASES = {
         {"x": (1, 1), "r": (STEPS, 1)},
     ),
     "rnn": (lambda: recurrence(RNN), {"s": (STEPS, 3)}),
-    "gru": (lambda: recurrence(slim.GRU), {"s": (STEPS, 3)}),
     "lstm": (lambda: recurrence(slim.LSTM), {"s": (STEPS, 3)}),
     "horizon": (window, {"p": (3,)}),
+    "masked": (
+        lambda: Subgraph([System(loop(), nstep_key="r", mask_key="m")], ["x"]),
+        {"x": (1, 1), "r": (STEPS, 1), "m": ()},
+    ),
 }
 cases = pytest.mark.parametrize("case", CASES)
 
 
 def batch_of(shapes, size: int):
-    return {key: torch.randn(size, *shape) for key, shape in shapes.items()}
+    batch = {key: torch.randn(size, *shape) for key, shape in shapes.items()}
+    return batch | ({"m": torch.tensor(MASK[:size])} if "m" in shapes else {})
 
 
 def make(case: str):
@@ -97,11 +106,12 @@ def test_a_pt2_file_is_the_subgraph_for_any_batch(case, tmp_path):
 
 @needs_onnx
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("case", ["policy", "system"])
-def test_an_onnx_file_is_the_subgraph_for_any_batch(case, tmp_path):
+def test_an_onnx_file_is_the_subgraph_for_any_batch(tmp_path):
     import onnxruntime
 
-    subgraph, shapes = make(case)
+    torch.manual_seed(0)
+    subgraph = Subgraph([Node(mlp(), ["p"], ["v"]), System(loop(), nstep_key="r")], ["v", "u", "x"])
+    shapes = {"p": (3,), "x": (1, 1), "r": (STEPS, 1)}
     path = subgraph.export(tmp_path / "net.onnx", batch_of(shapes, 5))
     session = onnxruntime.InferenceSession(path)
     assert {each.name for each in session.get_inputs()} == set(shapes)
@@ -138,9 +148,8 @@ except ImportError:
 
 
 def test_it_loads_where_slimgraph_is_not_installed(tmp_path):
-    shapes = {"x": (1, 1), "r": (STEPS, 1), "s": (STEPS, 3), "p": (3,)}
-    nodes = [Node(mlp(), ["p"], ["v"]), System(loop(), nstep_key="r"), *recurrence(slim.GRU).nodes]
-    whole = Subgraph(nodes, ["v", "u", "x", "h"])
+    shapes = {"x": (1, 1), "r": (STEPS, 1), "p": (3,)}
+    whole = Subgraph([Node(mlp(), ["p"], ["v"]), System(loop(), nstep_key="r")], ["v", "u", "x"])
     path = whole.export(tmp_path / "net.pt2", batch_of(shapes, 5))
     batch = batch_of(shapes, 3)
     with torch.no_grad():
@@ -176,6 +185,24 @@ def test_a_map_in_two_places_is_one_map_when_it_is_dense():
     nodes = [Node(nn.Sequential(shared, nn.Tanh()), ["x"], ["y"], name="a"), Node(shared, ["y"], ["z"], name="b")]
     dense = Subgraph(nodes, ["z"]).densified()
     assert dense.node("a").callable[0] is dense.node("b").callable
+
+
+@pytest.mark.parametrize("structured", [True, False], ids=["map", "network"])
+@pytest.mark.parametrize("wrap", [lambda m: m.forward, functools.partial, lambda m: functools.partial(m.forward)])
+def test_a_map_that_is_called_by_its_method_is_dense_too(wrap, structured):
+    the_map = slim.OrthogonalLinear(3, 3)
+    subgraph = Subgraph([Node(wrap(the_map if structured else nn.Sequential(the_map)), ["x"], ["y"])], ["y"])
+    dense, batch = subgraph.densified(), {"x": torch.randn(2, 3)}
+    assert [type(m) for m in dense.modules() if isinstance(m, slim.LinearBase)] == [slim.Linear]
+    torch.testing.assert_close(dense(batch), subgraph(batch))
+    for parameter in dense.parameters():
+        parameter.zero_()
+    assert dense(batch)["y"].abs().max() == 0
+
+
+def test_another_method_of_a_map_keeps_its_structure():
+    subgraph = Subgraph([Node(slim.OrthogonalLinear(3, 3).effective_W, [], ["W"])], ["W"])
+    torch.testing.assert_close(subgraph.densified()({}), subgraph({}))
 
 
 def test_an_example_of_one_sample_gives_a_file_for_any_batch(tmp_path):
@@ -230,6 +257,11 @@ def test_wrong_input_is_named(name, data, error, words, tmp_path):
     with pytest.raises(error, match=words):
         policy().export(tmp_path / name, data)
     assert not list(tmp_path.iterdir())
+
+
+def test_without_an_input_there_is_no_file(tmp_path):
+    with pytest.raises(OptionError, match="the export of Subgraph reads nothing from the data"):
+        Subgraph([Node(lambda: torch.ones(1), [], ["u"])], ["u"]).export(tmp_path / "net.pt2", {})
 
 
 def test_batches_of_two_sizes_are_refused(tmp_path):

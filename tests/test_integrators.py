@@ -14,7 +14,7 @@ from torch import nn
 from torch.func import jacrev
 
 from slimgraph import Node, PenaltyLoss, Problem, System, slim, variable
-from slimgraph.errors import DtypeError, OptionError, ShapeError, UnknownOptionError
+from slimgraph.errors import DtypeError, OptionError, ShapeError, SlimgraphError, UnknownOptionError
 from slimgraph.integrators import RK2, RK4, DiffEqIntegrator, Euler, LeapFrog
 from tests.helpers import close
 
@@ -307,6 +307,7 @@ def test_a_right_side_of_another_shape_is_told_with_both_shapes(cls, block, word
         (lambda: RK4(torch.neg, h="0.1"), OptionError, "RK4 needs a number for h, got h='0.1'"),
         (lambda: RK4(torch.neg, h=float("nan")), OptionError, "RK4 needs a finite h, got h=nan"),
         (lambda: RK4(torch.neg, h=nn.Parameter(torch.ones(()))), OptionError, "got one to be trained"),
+        (lambda: RK4(torch.neg, h=torch.ones(2)), OptionError, "RK4 needs one number for h, got a tensor (2,)"),
         (lambda: RK4(torch.neg, hh=0.1), UnknownOptionError, "RK4 has no option 'hh'. Did you mean 'h'?"),
         (lambda: RK4(Node(torch.frexp, ["x"], ["m", "e"], name="n")), OptionError, "with one output"),
         (lambda: RK4(torch.neg)(torch.ones(3, 4, dtype=int)), DtypeError, "got torch.int64"),
@@ -428,3 +429,27 @@ def test_a_wrong_method_or_shape_of_an_adaptive_integrator_is_told(torchdiffeq):
         DiffEqIntegrator(torch.neg, rtol=-1)
     with pytest.raises(ShapeError, match=r"one tensor of the shape \(2, 3\).* gave one of \(2, 1\)"):
         DiffEqIntegrator(lambda x: x[:, :1])(torch.ones(2, 3))
+    with pytest.raises(OptionError, match=r"options=\{'step': 1\}: .*Unexpected arguments"):
+        DiffEqIntegrator(torch.neg, options={"step": 1})
+
+
+@pytest.mark.parametrize(
+    ("block", "options", "words"),
+    [
+        (torch.square, {}, "square within h=2 at .*underflow in dt"),
+        (lambda x: x * float("nan"), {}, "<lambda> within h=2 at .*underflow in dt"),
+        (lambda x: -1e6 * x, {"max_num_steps": 9}, r"max_num_steps exceeded .*take a smaller h"),
+    ],
+)
+def test_a_solver_that_gives_up_says_on_what(torchdiffeq, block, options, words):
+    with pytest.raises(SlimgraphError, match=words):
+        DiffEqIntegrator(block, h=2.0, options=options)(torch.ones(1, 1))
+
+
+def test_an_assertion_of_the_right_side_is_its_own(torchdiffeq):
+    def refuses(x):
+        assert x.sum() < 0, "mine"
+        return x
+
+    with pytest.raises(AssertionError, match="mine"):
+        DiffEqIntegrator(refuses)(torch.ones(1, 1))

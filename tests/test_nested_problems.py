@@ -122,7 +122,7 @@ def test_what_is_wrong_with_it_is_told():
 def test_a_derivative_by_what_it_writes_and_reads_inside_is_refused():
     loss = PenaltyLoss([variable("y").grad(variable("h")).minimize()])
     part = inner()
-    with pytest.raises(OptionError, match=r"cannot derive by 'h', which the Problem .* writes and reads inside"):
+    with pytest.raises(OptionError, match=r"cannot derive 'y' by 'h': the Problem in node 'Problem' writes both"):
         Problem([part], loss)
     assert Problem([*part.nodes], loss)({"x": x})["loss"] != 0
     by_x = PenaltyLoss([variable("y").grad(variable("x")).minimize()])
@@ -137,3 +137,34 @@ def test_a_key_within_is_not_held_in_part():
         OptionError, match="a step cannot hold 'h', which the Problem in node 'Problem' writes and reads"
     ):
         problem.step({"x": x, "h": x}, held=frozenset("h"))
+
+
+def composites():
+    """What gives h and y, and leads from h to y inside."""
+    part = inner()
+    return {
+        "problem": part,
+        "two deep": Problem([part], PenaltyLoss()),
+        "renamed": Node(part, ["x"], ["h", "y"]),
+        "subgraph": part.subgraph(["h", "y"]),
+        "system": System([*inner().nodes], nsteps=1, name="s"),
+        "system in a node": Node(System([*inner().nodes], nsteps=1), ["x"], ["h", "y"]),
+    }
+
+
+@pytest.mark.parametrize("kind", composites())
+def test_no_derivative_leads_through_a_node_that_holds_nodes(kind):
+    h, y, z = variable("h"), variable("y"), variable("z")
+    head = Node(torch.square, ["y"], ["z"], name="head")
+    for one in (y, z, torch.sin(y) + h):
+        with pytest.raises(OptionError, match=r"cannot derive 'y' by 'h': the .* out of reach; (put its|write the)"):
+            Problem([head, composites()[kind]], PenaltyLoss([one.grad(h).minimize()]))
+
+
+@pytest.mark.parametrize("kind", composites())
+def test_what_is_computed_afterwards_is_derived(kind):
+    h, z = variable("h"), variable("z")
+    square = Node(torch.square, ["h"], ["z"], name="square")
+    problem = Problem([square, composites()[kind]], PenaltyLoss([z.grad(h).minimize(name="slope", metric=torch.sum)]))
+    output = problem({"x": x[:, None] if "system" in kind else x})
+    torch.testing.assert_close(output["slope"], 2 * output["h"].sum())

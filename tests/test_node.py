@@ -315,3 +315,21 @@ def test_an_error_of_the_users_own_class_is_told_with_its_arguments_in_a_problem
     with pytest.raises(OwnError) as caught:
         System([node], nsteps=2, name="roll")({"x": x})
     assert caught.value.__notes__ == [f"{told} at step 0 of 2 of system 'roll', called with x (2, 3) float32"]
+
+
+@pytest.mark.parametrize("key", [variable("x") + 1, variable(1), variable("x")[:, 0]])
+def test_an_expression_is_no_key(key):
+    with pytest.raises(OptionError, match="the input_keys of a node holds the expression .*, which is no key"):
+        Node(torch.neg, [key], ["y"])
+    with pytest.raises(OptionError, match="the output_keys of a node holds the expression .*, which is no key"):
+        Node(torch.neg, ["x"], [key])
+
+
+def test_a_name_is_a_string():
+    with pytest.raises(OptionError, match="the name of a node is a string; got int: 3"):
+        Node(torch.neg, ["x"], ["y"], name=3)
+
+
+def test_a_missing_key_is_told_among_keys_of_any_kind():
+    with pytest.raises(MissingKeyError, match=r"reads 'x', the data holds \['3', 'a'\]"):
+        Node(torch.neg, ["x"], ["y"])({3: torch.ones(1), "a": torch.ones(1)})

@@ -9,9 +9,19 @@ import pytest
 import torch
 from torch import nn
 
-from slimgraph import AugmentedLagrangeLoss, BarrierLoss, Node, PenaltyLoss, Problem, __version__, slim, variable
+from slimgraph import (
+    AugmentedLagrangeLoss,
+    BarrierLoss,
+    Node,
+    PenaltyLoss,
+    Problem,
+    System,
+    __version__,
+    slim,
+    variable,
+)
 from slimgraph.data import Normalizer
-from slimgraph.errors import DataError, MissingFileError, MissingKeyError, ShapeError
+from slimgraph.errors import DataError, DtypeError, MissingFileError, MissingKeyError, ShapeError
 from slimgraph.problem import saved
 
 X, Y, T = variable("x"), variable("y"), variable("t")
@@ -148,7 +158,7 @@ def test_the_file_loads_under_weights_only_and_says_what_it_is(tmp_path):
     state = content.pop("state")
     assert content == {
         "format": 1, "slimgraph": __version__, "nodes": {"net": "(x) -> (y)"},
-        "terms": {"fit": "objective", "constraint_1": "constraint"},
+        "terms": {"fit": "objective", "constraint_1": "constraint"}, "normalizer": {},
     }  # fmt: skip
     assert states_equal(state, problem.state_dict())
 
@@ -244,8 +254,11 @@ def test_nodes_in_another_order_are_refused(tmp_path):
         ([1, 2], "was not written by problem.save: it holds list"),
         ({"format": 2, "slimgraph": "9.0"}, f"has format 2 of slimgraph 9.0; this is slimgraph {__version__}, which"),
         (nn.Linear(1, 1), "was cut short, or problem.save did not write it"),
+        ({"format": 1}, "was not written by problem.save: it holds a dict with ['format']"),
+        ({"format": torch.ones(2), "slimgraph": 0}, "was not written by problem.save: it holds a dict with"),
+        ({"format": 1, "slimgraph": 0, "nodes": 3, "terms": {}, "state": {}}, "was not written by problem.save"),
     ],
-    ids=["a checkpoint", "a list", "a newer format", "a whole module"],
+    ids=["a checkpoint", "a list", "a newer format", "a whole module", "a word", "a tensor", "no dict"],
 )  # fmt: skip
 def test_a_foreign_file_is_told(tmp_path, content, words):
     torch.save(content, tmp_path / "model.pt")
@@ -258,3 +271,52 @@ def test_a_file_that_is_not_there_is_told_with_the_nearest(tmp_path):
         fitted().load(tmp_path / "modl.pt")
     with pytest.raises(DataError, match="no folder .*nowhere to save model.pt in"):
         fitted().save(tmp_path / "nowhere" / "model.pt")
+    with pytest.raises(DataError, match="is a folder; name a file in it, as .*model.pt"):
+        fitted().save(tmp_path)
+    with pytest.raises(MissingFileError, match="is a folder, not a file"):
+        fitted().load(tmp_path)
+
+
+def test_statistics_of_one_key_are_not_taken_for_those_of_another(tmp_path):
+    fitted(normalizer=Normalizer({"x": 3, "t": 3})).save(tmp_path / "model.pt")
+    words = "has normalized key 'x', statistics of 'x'; the problem has no normalized key 'x'."
+    refused(fitted(normalizer=Normalizer({"u": 3, "t": 3})), tmp_path / "model.pt", words)
+    words = "has the normalized keys in the order ['x', 't'], the problem in ['t', 'x']"
+    refused(fitted(normalizer=Normalizer({"t": 3, "x": 3})), tmp_path / "model.pt", words)
+
+
+def test_a_roll_out_is_predicted_in_its_units():
+    scale = Normalizer.fit({"x": torch.tensor([[10.0], [30.0]])}, shared={"y": "x"})
+    nodes = [Node(lambda x: 0.5 * x, ["x"], ["x"]), Node(torch.neg, ["x"], ["y"])]
+    problem = Problem([System(nodes, nsteps=2)], PenaltyLoss([Y.minimize()]), normalizer=scale)
+    predicted = problem.predict({"x": torch.tensor([[[40.0]]])})
+    assert predicted["x"].flatten().tolist() == [40.0, 30.0, 25.0]
+    assert predicted["y"].flatten().tolist() == [0.0, 10.0]
+
+
+def test_the_modes_of_its_parts_are_as_before_when_predicting_fails():
+    problem = fitted()
+    problem.node("net").callable[2].eval()
+    before = [module.training for module in problem.modules()]
+    with pytest.raises(RuntimeError):
+        problem.predict({"x": torch.zeros(2, 4)})
+    assert [module.training for module in problem.modules()] == before
+
+
+def test_buffers_that_a_first_batch_makes_are_not_taken_for_the_difference(tmp_path):
+    used = fitted(AugmentedLagrangeLoss)
+    used(data())
+    used.save(tmp_path / "model.pt")
+    refused(fitted(AugmentedLagrangeLoss, normalizer=scale()), tmp_path / "model.pt", "'normalizer.mean_0' is missing")
+
+
+def test_predict_builds_no_graph_where_nothing_is_derived():
+    modes = []
+    node = Node(lambda x: modes.append(torch.is_grad_enabled()) or x, ["x"], ["y"])
+    Problem([node], PenaltyLoss([Y.minimize()])).predict({"x": torch.ones(1, 1)})
+    assert modes == [False]
+
+
+def test_predict_takes_tensors_alone():
+    with pytest.raises(DtypeError, match="node 'net' reads 'x' as a tensor; the data holds list"):
+        fitted(normalizer=scale()).predict({"x": [[1.0, 2.0, 3.0]]})

@@ -13,10 +13,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from benchmarks.measure import held_memory
 from slimgraph import MovingHorizon, Node, PenaltyLoss, Problem, System, SystemPreview, slim, variable
-from slimgraph.errors import DtypeError, MissingKeyError, OptionError, ShapeError, UnknownOptionError
+from slimgraph.errors import CycleError, DtypeError, MissingKeyError, OptionError, ShapeError, UnknownOptionError
 
 f64 = torch.float64
 exact = {"rtol": 1e-12, "atol": 1e-12}
@@ -168,6 +169,18 @@ def test_masked_samples_equal_each_sample_alone_at_its_length(seed, lengths, rec
     assert_same(ours, {key: theirs[key] for key in ours}, setting.leaves())
 
 
+@pytest.mark.parametrize("lengths", [[4, 0, 2], [0, 1, 0]])
+def test_a_sample_without_steps_keeps_its_start_and_leaves_every_gradient_finite(lengths):
+    mix, mask = Mix(3, 1), torch.arange(4) < torch.tensor(lengths)[:, None]
+    system = System([Node(lambda x, u: mix(x, u.log()), ["x", "u"], ["x"])], nstep_key="u", mask_key="m")
+    x, u = torch.randn(3, 1, 1, dtype=f64), torch.rand(3, 4, 2, dtype=f64)
+    whole = u.masked_fill(~mask[..., None], float("nan")).requires_grad_()
+    out = system({"x": x, "u": whole, "m": mask})["x"]
+    assert all((out[i] == x[i]).all() for i, length in enumerate(lengths) if not length)
+    for slope in torch.autograd.grad(out.sum(), [whole, *mix.parameters()]):
+        assert slope.isfinite().all()
+
+
 def drawing_system(**options):
     """A loop whose nodes draw random numbers: gates once a roll-out, dropout at every step."""
     torch.manual_seed(0)
@@ -231,6 +244,33 @@ def test_second_derivatives_go_through_recomputed_pieces():
         (first,) = torch.autograd.grad(out[:, -1].sum(), x, create_graph=True)
         results.append(torch.autograd.grad(first.sum(), x)[0])
     torch.testing.assert_close(*results, **exact)
+
+
+class Lag(nn.Module):
+    """Scales by a buffer, which each call replaces."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("past", torch.zeros(()))
+
+    def forward(self, x):
+        past, self.past = self.past, x.detach().mean()
+        return x * (1 + past)
+
+
+@pytest.mark.parametrize("module", [lambda: nn.BatchNorm1d(2), Lag, lambda: spectral_norm(nn.Linear(2, 2))])
+def test_buffers_that_steps_change_do_so_once_though_steps_are_recomputed(module):
+    results = []
+    for k in (None, 2):
+        torch.manual_seed(0)
+        system = System([Node(nn.Sequential(module(), nn.Tanh()), ["x"], ["x"])], nsteps=6, checkpoint_every=k).double()
+        x = torch.randn(8, 1, 2, dtype=f64, requires_grad=True)
+        loss = system({"x": x})["x"].pow(3).sum()
+        loss.backward(retain_graph=True)
+        loss.backward()
+        results.append([x.grad, *(p.grad for p in system.parameters()), *system.buffers()])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, **exact)
 
 
 # ---- memory ---------------------------------------------------------------------------------------------------------
@@ -349,7 +389,7 @@ def test_compiled_steps_have_the_same_numbers_and_gradients_and_compile_once_for
         return [out, *torch.autograd.grad(out.square().sum(), [x, *system.parameters()])]
 
     eager = results(system)
-    system.compile(2, backend="aot_eager")
+    system.compile(2, backend="eager")
     graphs = torch._dynamo.utils.counters["stats"]
     graphs.clear()
     for _ in range(2):
@@ -378,6 +418,17 @@ def test_the_code_of_the_page_about_roll_outs_runs():
     for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
         exec(code, names)
     assert names["x_end"].shape == (8, 2)
+
+
+def test_compiled_steps_call_what_a_node_calls_now():
+    system = System([Node(torch.sin, ["x"], ["x"])], nsteps=5)
+    start = {"x": torch.ones(1, 1, 1)}
+    system.compile(2, backend="eager")
+    system(start)
+    system.nodes[0].callable = torch.cos
+    ours = system(start)["x"]
+    system.compile(None)
+    torch.testing.assert_close(ours, system(start)["x"])
 
 
 # ---- one step -------------------------------------------------------------------------------------------------------
@@ -434,11 +485,31 @@ def test_a_system_within_a_system_is_a_fast_loop_in_a_slow_one():
     )
 
 
+@pytest.mark.parametrize(("every", "compiled"), [(None, False), (1, False), (None, True)])
+def test_starts_and_counts_reach_a_system_below_a_system(every, compiled):
+    force, move = Node(lambda x: -x, ["x"], ["f"], name="force"), Node(lambda f: 2 * f, ["f"], ["x"], name="move")
+    counted = System([force, move], name="counted", nstep_key="w")
+    below = System([System([force, move], nsteps=2)], name="below", nsteps=1)
+    x = torch.ones(1, 1, 1, requires_grad=True)
+    for inner, data in ((counted, {"x": x, "w": torch.zeros(1, 3, 2, 1)}), (below, {"x": x})):
+        system = System([inner], nsteps=3, checkpoint_every=every)
+        if compiled:
+            system.compile(1, backend="eager")
+        out = system(data)["x"]
+        assert out.flatten().tolist() == [1, 4, 16, 64]
+        assert torch.autograd.grad(out[:, -1].sum(), x)[0] == 64
+    step = system.step({"x": x[:, 0]})
+    assert step["x"] == 4
+    with pytest.raises(CycleError, match="of a System wait for each other"):
+        system({})
+
+
 def test_one_system_of_a_problem_reads_what_another_has_kept():
     plan = System([Node(lambda r: 2 * r, ["r"], ["u"], name="double")], name="plan", nstep_key="r")
     move = System([Node(torch.add, ["x", "u"], ["x"], name="add")], name="move", nstep_key="u")
-    problem = Problem([plan, move], PenaltyLoss([variable("x")[:, -1].minimize(name="end")]))
-    assert problem({"r": torch.ones(2, 3, 1), "x": torch.zeros(2, 1, 1)})["end"] == 6
+    for nodes in ([plan, move], [move, plan]):
+        problem = Problem(nodes, PenaltyLoss([variable("x")[:, -1].minimize(name="end")]))
+        assert problem({"r": torch.ones(2, 3, 1), "x": torch.zeros(2, 1, 1)})["end"] == 6
     hidden = System([Node(lambda r: (2 * r, r), ["r"], ["u", "v"])], name="plan", nstep_key="r", keep=["v"])
     assert hidden.output_keys == ["v"]
     with pytest.raises(MissingKeyError, match="'move' reads 'u'"):

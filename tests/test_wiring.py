@@ -35,6 +35,16 @@ def test_a_node_that_overwrites_what_it_reads_is_no_cycle():
         wiring.order([problem.nodes[0]], check_overwrite=True)
 
 
+def test_an_overwritten_key_binds_those_that_touch_it_alone():
+    move = Node(torch.add, ["x", "u"], ["x"], name="move")
+    assert wiring.order([move, node("r", "u")]) == [1, 0]
+    assert wiring.order([node("x", "early"), move, node("x", "late"), node("r", "u")]) == [0, 3, 1, 2]
+    first, second = node("x", "x", "first"), node("x", "x", "second")
+    assert wiring.order([node("z", "y"), second, first, node("x", "z")]) == [1, 2, 3, 0]
+    # Where the order of one key stands against that of another, the declared one holds.
+    assert wiring.order([move, node("x", "u")]) == [0, 1]
+
+
 def test_discarded_results_overwrite_nothing():
     nodes = [Node(lambda x: (x, x), ["x"], [key, "_"], name=key) for key in ("a", "b")]
     assert wiring.order(nodes, check_overwrite="error") == [0, 1]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slimgraph import slim
 from slimgraph.errors import OptionError, ShapeError, StrictOptions
 from slimgraph.slim import LinearBase, LookedThrough, get_map
 from slimgraph.slim.cells import MapChoice, check_mapping
@@ -39,9 +40,15 @@ class Block(LookedThrough, metaclass=StrictOptions):
 
     def _joined(self, inputs: tuple[Tensor, ...]) -> Tensor:
         shapes: list[tuple[int, ...]] = [tuple(getattr(x, "shape", ())) for x in inputs]
-        if [x for x in inputs if not isinstance(x, Tensor)] or () in shapes or len({s[:-1] for s in shapes}) != 1:
+        if (
+            [x for x in inputs if not isinstance(x, Tensor)]
+            or () in shapes
+            or any(s[:-1] != shapes[0][:-1] for s in shapes)
+        ):
             what = ", ".join(str(s) if isinstance(x, Tensor) else repr(x) for x, s in zip(inputs, shapes, strict=True))
-            raise ShapeError(f"{type(self).__name__} joins tensors that differ in their last axis only; got {what}")
+            raise ShapeError(
+                f"{type(self).__name__} joins tensors that differ in their last axis only; got {what or 'nothing'}"
+            )
         if sum(shape[-1] for shape in shapes) != self.insize:
             got = " + ".join(str(shape[-1]) for shape in shapes)
             raise ShapeError(
@@ -59,6 +66,8 @@ class Block(LookedThrough, metaclass=StrictOptions):
         check_mapping(self, "linargs", options)
         if "bias" in options:
             raise OptionError(f"{name} gives its maps a bias with its own option bias; got it in linargs")
+        # neuromancer's notebooks write torch's layer here; slim.Linear is the same with the interface of a map.
+        choice = slim.Linear if choice is nn.Linear else choice
         try:
             made = get_map(choice)(insize, outsize, bias=bias, **options)
         except OptionError as error:
@@ -80,12 +89,20 @@ class Block(LookedThrough, metaclass=StrictOptions):
         """A new module of the class, or the function as a module."""
         if not callable(choice):
             raise OptionError(f"{type(self).__name__} needs a class such as nn.SiLU, or a function; got {choice!r}")
-        made: Any = choice() if isinstance(choice, type) else choice
+        try:
+            made: Any = choice() if isinstance(choice, type) else choice
+        except TypeError as error:
+            raise OptionError(
+                f"{type(self).__name__} makes its nonlinearities without arguments, and {choice.__name__} needs some; "  # pyright: ignore
+                f"give a function, such as lambda x: F.threshold(x, 0, 1): {error}"
+            ) from error
         return made if isinstance(made, nn.Module) else Elementwise(made)
 
 
 class Elementwise(nn.Module):
     """A function of one tensor as a module."""
+
+    keeps_size = True
 
     def __init__(self, function: Callable[[Tensor], Tensor]):
         super().__init__()

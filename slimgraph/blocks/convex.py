@@ -59,11 +59,10 @@ class InputConvexNN(Block):
     @torch.no_grad()
     def _check_convex(self, nonlin: Nonlinearity) -> None:
         made = self.nonlin[0]
-        values = made(torch.linspace(-20, 20, 401, dtype=torch.float64)) if not list(made.parameters()) else None
-        if values is None or values.diff().min() < -1e-9 or values.diff(n=2).min() < -1e-9:
+        if list(made.parameters()) or not _is_convex(made):
             raise OptionError(
-                "InputConvexNN needs a nonlinearity that is convex, nowhere falls and has no parameters, such as "
-                f"nn.Softplus, nn.ReLU or nn.ELU; got {nonlin!r}"
+                "InputConvexNN needs a nonlinearity that is convex, nowhere falls, takes each number by itself and has "
+                f"no parameters, such as nn.Softplus, nn.ReLU or nn.ELU; got {nonlin!r}"
             )
 
     def block_eval(self, x: Tensor) -> Tensor:
@@ -73,12 +72,23 @@ class InputConvexNN(Block):
         return z
 
 
+def _is_convex(function: Callable[[Tensor], Tensor]) -> bool:
+    """Whether it is convex and nowhere falls, and takes each number by itself, as far as 401 of them show."""
+    points = torch.linspace(-20, 20, 401, dtype=torch.float64)
+    values = function(points[:, None])[:, 0]
+    # A softmax over one entry is 1 everywhere.
+    alone = torch.allclose(values, function(points[None])[0])
+    return alone and bool(values.diff().min() >= -1e-9) and bool(values.diff(n=2).min() >= -1e-9)
+
+
 class PosDef(LookedThrough, metaclass=StrictOptions):
     """V(x) = s(g(x) - g(0)) + eps |x|^2: 0 at 0 and positive elsewhere, as a Lyapunov function has to be.
 
     `g` is any function or module from x `(..., n)` to `(..., m)`, and V has g's shape; s(t) is 0 for t <= 0,
     t^2 / (2 d) up to t = d and t - d/2 beyond, so that V is as smooth as that. Where g is an `InputConvexNN`, V is
-    convex. Raises `OptionError` for a g that cannot be called, or eps or d that are not > 0.
+    convex. With `max`, V is cut off there.
+
+    Raises `OptionError` for a g that cannot be called, or max, eps or d that are not > 0.
 
     >>> V = PosDef(InputConvexNN(2, 1))
     >>> V(torch.zeros(1, 2)).item(), bool((V(torch.randn(100, 2)) > 0).all())
@@ -87,13 +97,14 @@ class PosDef(LookedThrough, metaclass=StrictOptions):
     Source: Kolter, Manek, Learning Stable Deep Dynamics Models, NeurIPS 2019, arXiv:2001.06116.
     """
 
-    def __init__(self, g: Callable[[Tensor], Tensor], *, eps: float = 0.01, d: float = 1.0):
+    def __init__(self, g: Callable[[Tensor], Tensor], max: float | None = None, eps: float = 0.01, d: float = 1.0):
         super().__init__()
         if not callable(g):
             raise OptionError(f"PosDef needs a function or module for g, got {type(g).__name__}: {g!r}")
         self.g: Any = g
         self.insize = self.in_features = getattr(g, "insize", getattr(g, "in_features", None))
         self.outsize = self.out_features = getattr(g, "outsize", getattr(g, "out_features", None))
+        self.max = None if max is None else check_number(self, "max", max, above=0.0)
         self.eps, self.d = check_number(self, "eps", eps, above=0.0), check_number(self, "d", d, above=0.0)
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -104,7 +115,8 @@ class PosDef(LookedThrough, metaclass=StrictOptions):
         with materialized(self):
             t = self.g(x) - self.g(x.new_zeros(*[1] * (x.ndim - 1), x.shape[-1]))
         inside = t.clamp(0.0, self.d)
-        return inside * (t.clamp(min=0.0) - inside / 2) / self.d + self.eps * x.square().sum(-1, keepdim=True)
+        V = inside * (t.clamp(min=0.0) - inside / 2) / self.d + self.eps * x.square().sum(-1, keepdim=True)
+        return V if self.max is None else V.clamp(max=self.max)
 
     def extra_repr(self) -> str:
-        return f"eps={self.eps:g}, d={self.d:g}"
+        return ("" if self.max is None else f"max={self.max:g}, ") + f"eps={self.eps:g}, d={self.d:g}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from slimgraph import slim
 from slimgraph.blocks.base import Block, Nonlinearity, ordinal
 from slimgraph.errors import OptionError
+from slimgraph.graph import GraphModule, chain
 from slimgraph.slim.cells import MapChoice
 from slimgraph.slim.linear.functions import whole_number
 
@@ -18,7 +19,8 @@ from slimgraph.slim.linear.functions import whole_number
 class Linear(Block):
     """y = x W + bias, one structured map as a block; x: `(..., insize)`, y: `(..., outsize)`.
 
-    `linear_map` is a class of maps or its key in `slim.maps`, `linargs` its options.
+    `linear_map` is a class of maps or its key in `slim.maps`, `linargs` its options. `nonlin` and `hsizes` keep the
+    places they have in an `MLP`, so that one call makes either; only None stands there, since there is no hidden layer.
 
     >>> Linear(3, 2, linear_map="softSVD", linargs={"sigma_max": 0.5})(torch.zeros(4, 1), torch.zeros(4, 2)).shape
     torch.Size([4, 2])
@@ -30,10 +32,16 @@ class Linear(Block):
         outsize: int,
         bias: bool = True,
         linear_map: MapChoice = slim.Linear,
-        *,
+        nonlin: None = None,
+        hsizes: Sequence[int] | None = None,
         linargs: Mapping[str, Any] | None = None,
     ):
         super().__init__(insize, outsize)
+        if nonlin is not None or hsizes:
+            raise OptionError(
+                f"Linear has no hidden layer and takes no nonlin and no hsizes, got {nonlin!r} and {hsizes!r}; "
+                "a network with them is an MLP"
+            )
         self.linear = self._map("only", linear_map, self.insize, self.outsize, bias, linargs)
 
     def block_eval(self, x: Tensor) -> Tensor:
@@ -82,12 +90,23 @@ class MLP(Block):
             x = nonlin(linear(x))
         return self.linear[-1](x)
 
+    def as_graph(self) -> Any:
+        """Its component graph: the maps and the nonlinearities, one behind the other, in one `GraphHolder`.
+
+        A kind of MLP that computes something else is one GraphModule.
+        """
+        name = type(self).__name__
+        if type(self).block_eval is not MLP.block_eval:
+            return GraphModule.of_size(self.insize, self.outsize, name, self)
+        members = [part for pair in zip(self.linear, self.nonlin, strict=False) for part in pair]
+        return chain(((str(i), part) for i, part in enumerate([*members, self.linear[-1]])), None, name, self)
+
 
 class MLP_bounds(MLP):
     """An `MLP` whose outputs stay between `min` and `max`, numbers or one for each output.
 
     `method="sigmoid_scale"`: min + (max - min) sigmoid(y), which never ceases to have a gradient but for rounding;
-    `"relu_clamp"`: y cut off at both bounds, without a gradient beyond them.
+    `"relu_clamp"`: y cut off at both bounds, without a gradient beyond them; or a function of y, min and max.
 
     Raises `OptionError` for bounds that are no numbers, do not fit the outputs or are in the wrong order.
 
@@ -110,11 +129,11 @@ class MLP_bounds(MLP):
         linargs: Mapping[str, Any] | None = None,
         min: float | Sequence[float] | Tensor = 0.0,
         max: float | Sequence[float] | Tensor = 1.0,
-        method: str = "sigmoid_scale",
+        method: str | Callable[[Tensor, Tensor, Tensor], Tensor] = "sigmoid_scale",
     ):
         super().__init__(insize, outsize, bias, linear_map, nonlin, hsizes, linargs)
-        if method not in ("sigmoid_scale", "relu_clamp"):
-            raise OptionError(f"MLP_bounds needs method 'sigmoid_scale' or 'relu_clamp', got {method!r}")
+        if method not in ("sigmoid_scale", "relu_clamp") and not callable(method):
+            raise OptionError(f"MLP_bounds needs method 'sigmoid_scale', 'relu_clamp' or a function, got {method!r}")
         self.method = method
         # Options, so no part of the state: the weights of an MLP fit, and new bounds come with the code.
         self.register_buffer("min", self._bound("min", min), persistent=False)
@@ -137,6 +156,8 @@ class MLP_bounds(MLP):
         y = super().block_eval(x)
         # Autocast gives y in half precision, in which the bounds themselves would be rounded.
         y = y.to(torch.promote_types(y.dtype, self.min.dtype))
+        if callable(self.method):
+            return self.method(y, self.min, self.max)
         if self.method == "relu_clamp":
             return torch.clamp(y, self.min, self.max)
         # lerp counts from the nearer bound, so that no rounding goes past it.
@@ -144,10 +165,11 @@ class MLP_bounds(MLP):
 
 
 class ResMLP(MLP):
-    """An `MLP` whose hidden layers are added to: every `skip` layers, h_k = nonlin(map_k(h_(k-1))) + h_(k-skip).
+    """An `MLP` with a path around every `skip` hidden layers, from the input to the output.
 
-    The first hidden layer brings x to the common width of all hidden layers, by default `[64, 64]`, the last map to
-    `outsize`; other options as in `MLP`. Raises `OptionError` for widths that differ, or too few for a skip.
+    h_0 = x, p = inmap(x); h_k = nonlin(map_k(h_(k-1))), and for k = 1, 1 + skip, 1 + 2 skip, ... then h_k = h_k + p and
+    p = h_k; y = map_n(h_(n-1)) + outmap(p). All hidden layers have one width. Options as in `MLP`; raises `OptionError`
+    for widths that differ, or for no hidden layer.
 
     >>> ResMLP(3, 1, hsizes=[8] * 4, skip=2)(torch.zeros(4, 3)).shape
     torch.Size([4, 1])
@@ -164,20 +186,17 @@ class ResMLP(MLP):
         linargs: Mapping[str, Any] | None = None,
         skip: int = 1,
     ):
-        super().__init__(insize, outsize, bias, linear_map, nonlin, (64, 64) if hsizes is None else hsizes, linargs)
+        super().__init__(insize, outsize, bias, linear_map, nonlin, hsizes, linargs)
         self.skip = whole_number(self, "skip", skip)
-        if len(set(self.hsizes)) > 1:
+        if len(set(self.hsizes)) != 1:
             raise OptionError(f"ResMLP adds hidden layers and needs them of one width, got hsizes={self.hsizes}")
-        if len(self.hsizes) <= skip:
-            raise OptionError(
-                f"ResMLP needs more than skip={skip} hidden layers, got hsizes={self.hsizes}; a network without skips"
-                " is an MLP"
-            )
+        self.inmap = self._map("input", linear_map, self.insize, self.hsizes[0], bias, linargs)
+        self.outmap = self._map("output", linear_map, self.hsizes[0], self.outsize, bias, linargs)
 
     def block_eval(self, x: Tensor) -> Tensor:
-        before = x
+        path = self.inmap(x)
         for place, (linear, nonlin) in enumerate(zip(self.linear, self.nonlin, strict=False)):
             x = nonlin(linear(x))
             if place % self.skip == 0:
-                x = before = x + before if place else x
-        return self.linear[-1](x)
+                x = path = x + path
+        return self.linear[-1](x) + self.outmap(path)

@@ -82,6 +82,8 @@ def _selected(content: Any, there: list[str], keys: Sequence[str] | None, path: 
 def existing_file(path: str | Path) -> Path:
     """`path`, which is a file. Raises MissingFileError with the nearest name beside it."""
     path = Path(path)
+    if path.is_dir():
+        raise MissingFileError(f"{path} is a folder, not a file")
     if not path.is_file():
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise MissingFileError(f"no file {path}.{did_you_mean(path.name, beside)}")

@@ -104,6 +104,12 @@ class Normalizer(nn.Module, metaclass=StrictOptions):
             self.register_buffer(f"std_{i}", std.to(dtype))
         return self
 
+    @property
+    def described(self) -> dict[str, str]:
+        """For each key whose statistics it has."""
+        fitted = list(self.features)
+        return {key: f"statistics of {fitted[number]!r}" for key, number in self._number.items()}
+
     def forward(self, data: Arrays) -> dict[str, Any]:
         """A new dict in which every fitted key is normalised."""
         return {key: self._apply_to(key, x, inverse=False) for key, x in data.items()}

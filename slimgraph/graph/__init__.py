@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from slimgraph.graph.connect import connect_modules, replace_module
-from slimgraph.graph.convert import dense, module_graph
+from slimgraph.graph.convert import chain, dense, module_graph, rename, wires
 from slimgraph.graph.kinds import AliasConnection, GenericNeurons, LinearWeights, RateNeurons
 from slimgraph.graph.parts import GraphHolder, GraphModule, GraphModuleBase, as_GraphHolder
 from slimgraph.graph.walk import bag_graph, find_modules_of_subclass, find_recurrent_modules
@@ -20,10 +20,13 @@ __all__ = [
     "RateNeurons",
     "as_GraphHolder",
     "bag_graph",
+    "chain",
     "connect_modules",
     "dense",
     "find_modules_of_subclass",
     "find_recurrent_modules",
     "module_graph",
+    "rename",
     "replace_module",
+    "wires",
 ]

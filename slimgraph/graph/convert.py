@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from slimgraph.errors import OptionError, ShapeError
+from slimgraph.errors import DtypeError, OptionError, ShapeError
 from slimgraph.graph.connect import connect_modules
 from slimgraph.graph.kinds import AliasConnection, GenericNeurons, LinearWeights
-from slimgraph.graph.parts import GraphHolder, GraphModule, GraphModuleBase, as_GraphHolder
+from slimgraph.graph.parts import GraphHolder, GraphModule, GraphModuleBase, ends_of
 from slimgraph.graph.walk import bag_graph
 from slimgraph.graph.wires import GraphNode, Members
 
@@ -33,8 +33,8 @@ def module_graph(x: Any, size_in: int | None = None, name: str | None = None) ->
     """The component graph of a torch module: its own `as_graph()` where it has one.
 
     A `torch.nn.Linear` becomes `LinearWeights` with a copy of its weights, `nn.Sequential` the chain of its members, an
-    activation `GenericNeurons` of `size_in` wires, and a module that has `in_features` and `out_features` one
-    GraphModule. Raises `OptionError`, by name, for what has none of these.
+    activation, or what is marked `keeps_size = True`, `GenericNeurons` of `size_in` wires, and a module that has
+    `in_features` and `out_features` one GraphModule. Raises `OptionError`, by name, for what has none of these.
 
     >>> module_graph(nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)))
     GraphHolder 'Sequential' (3 -> 2)
@@ -42,29 +42,31 @@ def module_graph(x: Any, size_in: int | None = None, name: str | None = None) ->
     Traceback (most recent call last):
     slimgraph.errors.OptionError: Bilinear has no component graph: give it as_graph(), or in_features and out_features
     """
-    name = name or type(x).__name__
     if hasattr(x, "as_graph"):
         graph = x.as_graph()
-        rename(graph, name)
+        if name:
+            rename(graph, name)
         return graph
+    name = name or type(x).__name__
     if type(x) is nn.Linear:
         biases = None if x.bias is None else x.bias.detach().clone()
         weights = x.weight.detach().mT.clone(memory_format=torch.contiguous_format)
         return LinearWeights.of_size(x.in_features, x.out_features, name, x, weights=weights, biases=biases)
     if isinstance(x, nn.Sequential) and type(x).forward is nn.Sequential.forward:
         return chain(x.named_children(), size_in, name, x)
-    if isinstance(x, KEEP_SIZE) and size_in is not None:
+    keeps = isinstance(x, KEEP_SIZE) or getattr(x, "keeps_size", False)
+    if keeps and size_in is not None:
         return GenericNeurons.of_size(size_in, size_in, name, x)
-    sizes = getattr(x, "in_features", None), getattr(x, "out_features", None)
-    if isinstance(sizes[0], int) and isinstance(sizes[1], int):
-        return GraphModule.of_size(*sizes, name=name, computational_module=x)
-    if isinstance(x, KEEP_SIZE):
+    takes, gives = getattr(x, "in_features", None), getattr(x, "out_features", None)
+    if isinstance(takes, int) and isinstance(gives, int):
+        return GraphModule.of_size(takes, gives, name, x)
+    if keeps:
         raise OptionError(f"{name} takes any number of features, so that alone it has no component graph")
     raise OptionError(f"{name} has no component graph: give it as_graph(), or in_features and out_features")
 
 
 def chain(
-    members: Iterator[tuple[str, Any]], size_in: int | None, name: str, computational_module: Any = None
+    members: Iterable[tuple[str, Any]], size_in: int | None, name: str, computational_module: Any = None
 ) -> GraphModuleBase:
     """The graphs of `members`, one behind the other, in one holder; a member that keeps the size takes that before it.
 
@@ -81,9 +83,8 @@ def chain(
         last = graph
     if first is None or last is None:
         raise OptionError(f"{name} is empty: a component graph needs at least one module")
-    whole = as_GraphHolder(first), as_GraphHolder(last)
-    holder = GraphHolder(whole[0].input_nodes, whole[1].output_nodes, name, computational_module)
-    holder.ends = whole[0].ends[0], whole[1].ends[1]
+    holder = GraphHolder(first.input_nodes, last.output_nodes, name, computational_module)
+    holder.ends = ends_of(first)[0], ends_of(last)[1]
     return holder
 
 
@@ -95,11 +96,14 @@ def rename(graph: GraphModuleBase, name: str) -> None:
     graph.name = name
 
 
-def dense(graph: Any, inputs: Sequence[GraphNode] | None = None) -> tuple[Tensor, Tensor | None]:
+def dense(
+    graph: Any, inputs: Sequence[GraphNode] | None = None, outputs: Sequence[GraphNode] | None = None
+) -> tuple[Tensor, Tensor | None]:
     """The matrix and the bias of a graph of nothing but weights and aliases: `(inputs, outputs)`, `(outputs,)` or None.
 
-    `inputs` are the wires to start from, by default those of `graph`. Raises `OptionError`, with the name of the
-    module, where there is anything else on the way, or a cycle.
+    `inputs` are the wires to start from and `outputs` those to arrive at, by default those of `graph`. Raises
+    `OptionError`, with the name of the module, where there is anything else on the way, or a cycle; `ShapeError` for a
+    wire on which nobody writes, `DtypeError` for weights of several dtypes.
 
     >>> W = torch.tensor([[1., 2.]])
     >>> dense(LinearWeights.of_size(1, 2, weights=W))
@@ -107,28 +111,40 @@ def dense(graph: Any, inputs: Sequence[GraphNode] | None = None) -> tuple[Tensor
     """
     if not isinstance(graph, GraphModuleBase):
         raise OptionError(f"a matrix is read from a component graph, got {type(graph).__name__}: {graph!r}")
-    if isinstance(graph, LinearWeights) and inputs is None:
+    if isinstance(graph, LinearWeights) and inputs is outputs is None:
         return graph.weights.clone(), None if graph.biases is None else graph.biases.clone()
-    inputs = list(graph.input_nodes) if inputs is None else list(inputs)
-    # A module is read whole; of a holder what lies between its wires.
-    modules = _between(graph, Members(inputs))
+    start = list(graph.input_nodes) if inputs is None else list(inputs)
+    end = list(graph.output_nodes) if outputs is None else list(outputs)
+    modules = _between(graph.title, Members(start), end)
     weights = [module for module in modules if isinstance(module, LinearWeights)]
-    if not weights:
-        raise OptionError(f"{graph.title} holds no LinearWeights: {_listed(modules)}")
-    like = weights[0].weights
-    # One column an input and one for the biases: what each wire is of these, and what runs on from there.
-    values = {id(wire): row for wire, row in zip(inputs, _units(len(inputs), like), strict=True)}
-    for module in modules:
-        arriving = torch.stack([values.get(id(wire), like.new_zeros(len(inputs) + 1)) for wire in module.input_nodes])
-        for wire, row in zip(module.output_nodes, _through(module, arriving), strict=True):
-            values[id(wire)] = values[id(wire)] + row if id(wire) in values else row
-    rows = torch.stack([values[id(wire)] for wire in graph.output_nodes])
+    _check_weights(graph.title, modules, weights)
+    values = _run(modules, start, weights[0].weights)
+    rows = torch.stack([values[id(wire)] for wire in end])
     biased = any(module.biases is not None for module in weights)
     return rows[:, :-1].mT.contiguous(), rows[:, -1].clone() if biased else None
 
 
-def _units(count: int, like: Tensor) -> Tensor:
-    return torch.eye(count, count + 1, dtype=like.dtype, device=like.device)
+def _check_weights(title: str, modules: list[Any], weights: list[LinearWeights]) -> None:
+    if not weights:
+        raise OptionError(f"{title} holds no LinearWeights: {', '.join(m.title for m in modules) or 'it is empty'}")
+    for module in weights[1:]:
+        if module.weights.dtype != weights[0].weights.dtype:
+            ours, theirs = (f"{m.title} of {m.weights.dtype}" for m in (weights[0], module))
+            raise DtypeError(f"{title} needs weights of one dtype, got {ours} and {theirs}")
+
+
+def _run(modules: list[Any], start: list[GraphNode], like: Tensor) -> dict[int, Tensor]:
+    """For each wire one number an input, and a last one for the biases: what it is of these."""
+    unit = torch.eye(len(start), len(start) + 1, dtype=like.dtype, device=like.device)
+    given = {id(wire): row for wire, row in zip(start, unit, strict=True)}
+    values = dict(given)
+    for module in modules:
+        arriving = torch.stack([values[id(wire)] for wire in module.input_nodes])
+        for wire, row in zip(module.output_nodes, _through(module, arriving), strict=True):
+            # Several that write on one wire add up; where we start, nothing does.
+            if id(wire) not in given:
+                values[id(wire)] = values[id(wire)] + row if id(wire) in values else row
+    return values
 
 
 def _through(module: Any, arriving: Tensor) -> Tensor:
@@ -140,13 +156,15 @@ def _through(module: Any, arriving: Tensor) -> Tensor:
     return leaving
 
 
-def _between(graph: Any, inputs: Members) -> list[Any]:
-    """The modules on the way from the wires `inputs` to the outputs of `graph`, each after those that it hears."""
-    title = graph.title
+def _between(title: str, inputs: Members, outputs: list[GraphNode]) -> list[Any]:
+    """The modules on the way from the wires `inputs` to `outputs`, each after those that it hears."""
+    loose = [wire for wire in outputs if wire not in inputs]
+    if any(not wire.source_modules for wire in loose):
+        raise ShapeError(f"nobody writes on one of the outputs of {title}")
     # Backwards from the outputs: a module is done when all that write on its inputs are.
     state: dict[int, bool] = {}
     order: list[Any] = []
-    for start in [m for wire in graph.output_nodes if wire not in inputs for m in wire.source_modules]:
+    for start in [m for wire in loose for m in wire.source_modules]:
         trail: list[tuple[Any, Iterator[Any]]] = []
         _enter(start, inputs, state, trail, title)
         while trail:
@@ -173,7 +191,3 @@ def _enter(module: Any, inputs: Members, state: dict[int, bool], trail: list[Any
     if any(not wire.source_modules for wire in loose):
         raise ShapeError(f"{title} does not say what comes into {module.title}: nobody writes on one of its inputs")
     trail.append((module, iter([m for wire in loose for m in wire.source_modules])))
-
-
-def _listed(modules: list[Any]) -> str:
-    return ", ".join(module.title for module in modules) or "it is empty"

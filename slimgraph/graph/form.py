@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,22 +32,16 @@ def to_networkx(graph: Any) -> Any:
     wires, modules = bag_graph(graph)
     place = {id(module): str(i) for i, module in enumerate(modules)}
     shown = (Members(graph.input_nodes), Members(graph.output_nodes)) if graph.is_holder else (Members(), Members())
-    counts: dict[tuple[str, str], int] = {}
-    sizes: dict[str, int] = {}
+    counts: Counter[tuple[str, str]] = Counter()
+    sizes: Counter[str] = Counter()
     for wire in wires:
         tails, heads = _ends(wire, place, shown)
-        for end in (*tails, *heads):
-            sizes[end] = sizes.get(end, 0) + 1
-        for pair in ((tail, head) for tail in tails for head in heads):
-            counts[pair] = counts.get(pair, 0) + 1
-    for end, size in sizes.items():
-        if end.startswith("in"):
-            diagram.add_node(end, kind="data", label=f"input ({size})")
-    for module in modules:
-        diagram.add_node(place[id(module)], **_look(module))
-    for end, size in sizes.items():
-        if end.startswith("out"):
-            diagram.add_node(end, kind="data", label=f"output ({size})")
+        sizes.update((*tails, *heads))
+        counts.update((tail, head) for tail in tails for head in heads)
+    data = [(end, end.partition(":")[0], size) for end, size in sizes.items() if not end.isdecimal()]
+    diagram.add_nodes_from((end, {"kind": "data", "label": f"input ({n})"}) for end, side, n in data if side == "in")
+    diagram.add_nodes_from((place[id(module)], _look(module)) for module in modules)
+    diagram.add_nodes_from((end, {"kind": "data", "label": f"output ({n})"}) for end, side, n in data if side == "out")
     for (tail, head), count in counts.items():
         diagram.add_edge(tail, head, key=f"{count} wires" if count > 1 else "", count=count)
     for tail, head, key in _closing(diagram):
@@ -73,14 +68,11 @@ def _ends(wire: GraphNode, place: dict[int, str], shown: tuple[Members, Members]
 def _look(module: Any) -> dict[str, Any]:
     kind = next((kind for cls, kind in KINDS if isinstance(module, cls)), "module")
     *boxes, name = (module.name or "").split(".")
-    what = type(module).__name__
-    if isinstance(module, GenericNeurons) and module.computational_module is not None:
-        function = module.computational_module
-        what = getattr(function, "__name__", type(function).__name__)
-    elif type(module).__name__ == "GraphModule" and module.computational_module is not None:
-        what = type(module.computational_module).__name__
-    title = f"{name}: {what}" if name and name != what else what
-    look: dict[str, Any] = {"kind": kind, "label": f"{title}\n{module.size_in} -> {module.size_out}"}
+    # What computes it says more than the kind of module, which is seen by the shape.
+    function = module.computational_module
+    what = type(module).__name__ if function is None else getattr(function, "__name__", type(function).__name__)
+    title = name if what in ("GraphModule", *name.split("_")) else f"{name}: {what}"
+    look: dict[str, Any] = {"kind": kind, "label": f"{title if name else what}\n{module.size_in} -> {module.size_out}"}
     return look | ({"cluster": tuple(boxes)} if boxes else {})
 
 

@@ -213,6 +213,13 @@ def as_GraphHolder(g: Any) -> GraphHolder:
             f" {type(g).__name__}: {g!r}"
         )
     holder = GraphHolder(g.input_nodes, g.output_nodes, g.name, g.computational_module)
-    # Others may read its input wires; what is held is `g` alone.
-    holder.ends = [[(g, i)] for i in range(g.size_in)], [[(g, i)] for i in range(g.size_out)]
+    holder.ends = ends_of(g)
     return holder
+
+
+def ends_of(graph: GraphModuleBase) -> tuple[list[list[End]], list[list[End]]]:
+    """For each input and each output of a module, or of what a holder holds, who is there."""
+    if isinstance(graph, GraphModule):
+        # Others may be on its wires; what is meant is this module alone.
+        return [[(graph, i)] for i in range(graph.size_in)], [[(graph, i)] for i in range(graph.size_out)]
+    return [list(port) for port in graph.ends[0]], [list(port) for port in graph.ends[1]]

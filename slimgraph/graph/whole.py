@@ -67,7 +67,7 @@ class Whole:
 
 
 def _empty(classes: list[type]) -> Whole:
-    parts: list[Any] = [cls.__new__(cls) for cls in classes]
+    parts: list[Any] = [object.__new__(cls) for cls in classes]
     for part in parts:
         part.blank()
     return Whole(parts)

@@ -67,7 +67,7 @@ class Choice:
     def _free_keys(self, keys: Sequence[str] | None) -> None:
         systems = [node for node in self.problem.nodes if isinstance(node, System)]
         for system in systems:
-            system.keep = system.output_keys
+            system.keep = system.written
         with torch.no_grad():
             start = self.problem.step(self.data)
         for key in keys or ():
@@ -104,7 +104,7 @@ class Choice:
             rest = [node for node in system.nodes if node not in out] if out else []
             if rest:
                 steps = system.nstep_key, system.init_func, system.nsteps
-                system = System(rest, system.name, *steps)
+                system = System(rest, system.name, *steps, mask_key=system.mask_key)
                 opened += [key for node in out for key in node.output_keys]
             nodes.append(system)
         if opened:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -24,8 +25,9 @@ class DiffEqIntegrator(Integrator):
     With `adjoint=True` the gradient comes from an equation that is solved backwards in time, and memory does not grow
     with the number of steps; it is exact up to the tolerance, while `False` differentiates the steps that were taken.
 
-    Raises `SlimgraphError` where torchdiffeq is not installed, `OptionError` for a method that it does not have, and
-    for `adjoint=True` where the right side reads a tensor to be trained that is neither input nor parameter.
+    Raises `SlimgraphError` where torchdiffeq is not installed or its solver gives up, `OptionError` for a method or an
+    option that it does not have, and for `adjoint=True` where the right side reads a tensor to be trained that is
+    neither input nor parameter.
 
     >>> step = DiffEqIntegrator(lambda x: -x, h=1.0)
     >>> step(torch.tensor([[1.0]]))
@@ -38,7 +40,7 @@ class DiffEqIntegrator(Integrator):
         self,
         block: RightSide,
         interp_u: Interpolation | None = None,
-        h: float = 0.1,
+        h: float = 0.001,
         method: str = "dopri5",
         *,
         rtol: float = 1e-6,
@@ -53,9 +55,12 @@ class DiffEqIntegrator(Integrator):
         solver = _torchdiffeq()
         try:
             # A wrong method fails here, where it was written, and not in the first batch.
-            solver.odeint(torch.mul, torch.zeros(1), torch.tensor([0.0, 1.0]), method=method, options=self.options)
-        except ValueError as error:
-            raise OptionError(f"DiffEqIntegrator cannot use method={method!r}: {error}") from error
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", ".*Unexpected arguments")
+                solver.odeint(torch.mul, torch.zeros(1), torch.tensor([0.0, 1.0]), method=method, options=self.options)
+        except (ValueError, UserWarning) as error:
+            what = f"method={method!r}, options={options}" if options else f"method={method!r}"
+            raise OptionError(f"DiffEqIntegrator cannot use {what}: {error}") from error
 
     def integrate(self, x: Tensor, *args: Any) -> Tensor:
         def slope(time: Tensor, state: Tensor) -> Tensor:
@@ -65,12 +70,25 @@ class DiffEqIntegrator(Integrator):
         times = torch.tensor([0.0, self.h], dtype=x.real.dtype, device=x.device)
         settings = {"rtol": self.rtol, "atol": self.atol, "method": self.method, "options": self.options}
         if not self.adjoint:
-            return _torchdiffeq().odeint(slope, x, times, **settings)[-1]
+            return self._solved(_torchdiffeq().odeint, slope, x, times, settings)
         # The adjoint differentiates what it is told of; anything else would silently be without a gradient.
         known = (*self.parameters(), *(arg for arg in args if isinstance(arg, Tensor) and arg.requires_grad))
         if torch.is_grad_enabled():
             self._refuse_hidden(times[0], x, args)
-        return _torchdiffeq().odeint_adjoint(slope, x, times, adjoint_params=known, **settings)[-1]
+        return self._solved(_torchdiffeq().odeint_adjoint, slope, x, times, {**settings, "adjoint_params": known})
+
+    def _solved(self, solve: Callable[..., Tensor], slope: Any, x: Tensor, times: Tensor, settings: Any) -> Tensor:
+        try:
+            return solve(slope, x, times, **settings)[-1]
+        except AssertionError as error:
+            # So the solvers say that they give up; another assertion is the right side's own.
+            if not any(words in str(error) for words in ("underflow in dt", "max_num_steps", "non-finite values")):
+                raise
+            raise SlimgraphError(
+                f"DiffEqIntegrator gives up on {self._title} within h={self.h:g} at rtol={self.rtol:g} and "
+                f"atol={self.atol:g}: {error}. Its slope is not finite there, or too steep: look at the states, or "
+                "take a smaller h or larger tolerances"
+            ) from error
 
     def _refuse_hidden(self, start: Tensor, x: Tensor, args: Sequence[Any]) -> None:
         """Raises OptionError where the right side reads a tensor to be trained that is no parameter of ours."""

@@ -54,7 +54,9 @@ class Integrator(LookedThrough, metaclass=StrictOptions):
         if isinstance(h, Tensor):
             if h.requires_grad:
                 raise OptionError(f"{type(self).__name__} needs a number for h, got one to be trained: {h!r}")
-            h = h.item() if h.numel() == 1 else h
+            if h.numel() != 1:
+                raise OptionError(f"{type(self).__name__} needs one number for h, got a tensor {tuple(h.shape)}")
+            h = h.item()
         if h == 0:
             raise OptionError(f"{type(self).__name__} needs h != 0, got h={h}")
         return check_number(self, "h", h)

@@ -20,6 +20,10 @@ def key_names(keys: Sequence[str | Any], what: str) -> list[str]:
         written = list(keys) if isinstance(keys, Mapping | set | frozenset) else [keys]
         raise OptionError(f"{what} is a list of keys; got {type(keys).__name__}: {keys!r}. Write {written!r}")
     names = [key if isinstance(key, str) else getattr(key, "key", "") for key in keys]
+    for key, name in zip(keys, names, strict=True):
+        # What a Variable computes, or holds, is no entry of the data.
+        if not isinstance(key, str) and name and getattr(key, "input_key", name) != name:
+            raise OptionError(f"{what} holds the expression {key!r}, which is no key; compute it in a node of its own")
     if "" in names:
         bad = keys[names.index("")]
         raise OptionError(f"{what} holds strings or Variables; got {type(bad).__name__}: {bad!r}")
@@ -90,7 +94,7 @@ def missing_key(node: Any, data: Mapping[str, Any]) -> MissingKeyError | None:
     for key in node.input_keys:
         if key not in data:
             hint = did_you_mean(key, data)
-            return MissingKeyError(f"{node.title} reads {key!r}, the data holds {sorted(data)}.{hint}")
+            return MissingKeyError(f"{node.title} reads {key!r}, the data holds {sorted(map(str, data))}.{hint}")
     return None
 
 

@@ -64,6 +64,8 @@ class Node(nn.Module, Drawable, metaclass=StrictOptions):
         name: str | None = None,
     ) -> None:
         super().__init__()
+        if name is not None and not isinstance(name, str):
+            raise OptionError(f"the name of a node is a string; got {type(name).__name__}: {name!r}")
         label = f"node {name!r}" if name else "a node"
         self.input_keys, self._arguments = input_names(input_keys, label)
         self._results = key_names(output_keys, f"the output_keys of {label}")
@@ -83,7 +85,7 @@ class Node(nn.Module, Drawable, metaclass=StrictOptions):
             check_arguments(self.callable, self._arguments, label)
         plain = self.inner_keys is None and self._arguments is None and self._results == self.output_keys
         self._adapted = not plain
-        if (owner := _owner(callable)) is not callable and isinstance(owner, nn.Module):
+        if (owner := owner_of(callable)) is not callable and isinstance(owner, nn.Module):
             # A method of a module, or a partial call of one: its parameters are trained with the node.
             self.owner = owner
 
@@ -228,6 +230,20 @@ class Node(nn.Module, Drawable, metaclass=StrictOptions):
         for parameter in self.parameters():
             parameter.requires_grad = parameter.is_floating_point() or parameter.is_complex()
 
+    @property
+    def result_keys(self) -> list[str]:
+        """The key of each result in order, `"_"` for those that are discarded."""
+        return list(self._results)
+
+    def as_graph(self) -> Any:
+        """The component graph of what it calls, down to the weights; its wires are the features of its keys in order.
+
+        A function, or a module that cannot be looked into, is one GraphModule with a wire for each key.
+        """
+        from slimgraph.node.as_graph import Held
+
+        return Held([self], [self.label], self.output_keys, self.label).keyed({}).graph
+
     def to_networkx(self) -> Any:
         """The node between its keys, as a networkx MultiDiGraph."""
         from slimgraph.wiring import to_networkx
@@ -238,7 +254,7 @@ class Node(nn.Module, Drawable, metaclass=StrictOptions):
         return f"{self.label}: {self.signature}"
 
 
-def _owner(callable: Any) -> Any:
+def owner_of(callable: Any) -> Any:
     """The object of a method, or what a partial calls."""
     while isinstance(callable, functools.partial):
         callable = callable.func

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
 from slimgraph import wiring
-from slimgraph.errors import DataError, OverwriteError, SlimgraphError
+from slimgraph.errors import DataError, OverwriteError, SlimgraphError, WiringError
 from slimgraph.problem.dry_run import DryRun, KeyRow
-from slimgraph.problem.reach import modules_outside, parameters_of, refuse_unreached
+from slimgraph.problem.reach import parameters_of, refuse_unreached, trained_outside
 from slimgraph.problem.refusals import BroadcastWatch, Watched, refuse_mixed_term
 from slimgraph.problem.samples import first_batch, samples_of
 from slimgraph.report import cut
@@ -30,29 +30,31 @@ REAL = 8
 
 def check(problem: Any, data: Any, *, allow_unused: bool = False) -> DryRun:
     """What `Problem.check` does."""
-    outside = modules_outside(problem)
-    with _random_state_kept(), _buffers_kept(outside), warnings.catch_warnings():
+    outside = trained_outside(problem)
+    modules = [thing for thing in outside if isinstance(thing, nn.Module)]
+    with _random_state_kept(), _buffers_kept(modules), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         batch = first_batch(data)
         wiring.check_keys(problem.run_order, batch, problem.loss.terms, problem.labels)
         samples = samples_of(batch, problem.input_keys)
-        notes = [*_untrained(outside, problem), *_unread_and_overwritten(problem, batch)]
+        untrained = _untrained(outside, problem)
+        notes = [*untrained, *_unread_and_overwritten(problem, batch)]
         _refuse_devices(problem, batch)
         with torch.inference_mode(False), torch.enable_grad():
-            rows, parameters, how = _run_either(problem, batch, samples, allow_unused)
+            rows, parameters, how = _run_noted(problem, batch, samples, allow_unused, untrained)
     return DryRun(rows, parameters, [*how, *notes])
 
 
 # ---- before anything runs -------------------------------------------------------------------------------------------
 
 
-def _untrained(outside: Mapping[nn.Module, str], problem: Any) -> list[str]:
-    """Notes on modules that nodes call, but that an optimiser would not see."""
+def _untrained(outside: Mapping[nn.Module | nn.Parameter, str], problem: Any) -> list[str]:
+    """Notes on what nodes call that an optimiser would not see."""
     own = set(problem.parameters())
     return [
-        f"{who} calls a {type(module).__name__} that is no part of it and is not trained; give the Node the module."
-        for module, who in outside.items()
-        if not own.issuperset(module.parameters())
+        f"{who} calls a {type(thing).__name__} that is no part of it and is not trained; give the Node the module."
+        for thing, who in outside.items()
+        if not own.issuperset(thing.parameters() if isinstance(thing, nn.Module) else [thing])
     ]
 
 
@@ -99,6 +101,18 @@ def _refuse_devices(problem: Any, batch: Mapping[str, Tensor]) -> None:
 
 
 # ---- running --------------------------------------------------------------------------------------------------------
+
+
+def _run_noted(
+    problem: Any, batch: dict[str, Tensor], samples: int | None, allow_unused: bool, untrained: list[str]
+) -> tuple[list[KeyRow], int, list[str]]:
+    """The outcome; what is `untrained` may be just what an error about parameters misses."""
+    try:
+        return _run_either(problem, batch, samples, allow_unused)
+    except WiringError as error:
+        for note in untrained:
+            error.add_note(note)
+        raise
 
 
 def _run_either(

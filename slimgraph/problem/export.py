@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
 from collections.abc import Callable, Collection
 from importlib.util import find_spec
@@ -21,7 +22,8 @@ from slimgraph.errors import (
     UnknownOptionError,
     did_you_mean,
 )
-from slimgraph.node import describe
+from slimgraph.node import Node, describe
+from slimgraph.node.node import owner_of
 from slimgraph.slim.linear import Linear, LinearBase
 
 
@@ -35,7 +37,30 @@ def densify(module: Any) -> Any:
                 # A map that stands in two places is one map there too.
                 dense[child] = dense.get(child) or _dense(child)
                 setattr(parent, name, dense[child])
+    for node in [part for part in module.modules() if isinstance(part, Node)]:
+        _call_dense(node, dense)
     return module.requires_grad_(False)
+
+
+def _call_dense(node: Node, dense: dict[LinearBase, Linear]) -> None:
+    """Lets a node that calls a map by its method, or through a partial, call the dense map instead."""
+    structured = owner_of(node.callable)
+    if structured in dense:
+        called = _rebound(node.callable, structured, dense[structured])
+        # Another method of the map asks for its structure, and keeps it.
+        node.owner = structured if called is None else dense[structured]
+        node.callable = node.callable if called is None else called
+
+
+def _rebound(callable: Any, structured: LinearBase, linear: Linear) -> Any:
+    """`callable` with `linear` in the place of `structured`; None where it calls another method than `forward`."""
+    if isinstance(callable, functools.partial):
+        inner = _rebound(callable.func, structured, linear)
+        return inner and functools.partial(inner, *callable.args, **callable.keywords)
+    if callable is structured:
+        return linear
+    name = getattr(callable, "__name__", "")
+    return getattr(linear, name) if name in ("forward", "__call__") else None
 
 
 def _dense(structured: LinearBase) -> Linear:
@@ -89,6 +114,8 @@ def _example(subgraph: Any, data: Any) -> dict[str, Tensor]:
     optional = subgraph.optional_keys
     also = [k for k, v in data.items() if isinstance(v, Tensor)] if optional is None else optional
     example = {key: data[key] for key in [*subgraph.input_keys, *also] if key in data}
+    if not example:
+        raise OptionError(f"{who} reads nothing from the data, so a file of it would have no input; call it instead")
     for key, value in example.items():
         if not isinstance(value, Tensor) or value.ndim == 0:
             got = "a single number" if isinstance(value, Tensor) else describe(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from slimgraph import wiring
 from slimgraph.errors import OptionError
 from slimgraph.node import Node
+from slimgraph.system import System
 
 
 class Nested:
@@ -49,12 +50,52 @@ class Nested:
 def refuse_inside(nodes: Iterable[Any], keys: Collection[str], what: str) -> None:
     """Raises OptionError for one of `keys` that a nested Problem writes and reads, out of reach."""
     for node in nodes:
-        inner = getattr(node, "callable", None)
-        if not isinstance(inner, Nested):
-            continue
-        for key, own in zip(node.output_keys, node.inner_keys[1], strict=True):
-            if key in keys and any(own in part.input_keys for part in inner.run_order):
+        for key in node.output_keys:
+            if key in keys and isinstance(getattr(node, "callable", None), Nested) and reads_inside(node, key):
                 raise OptionError(
                     f"{what} {key!r}, which the Problem in {node.title} writes and reads inside; "
                     "put its own nodes, *inner.nodes, in its place"
                 )
+
+
+def reads_inside(node: Any, key: str) -> bool:
+    """Whether `key`, an output of `node`, is also read between the nodes that it holds, at any depth."""
+    inner = getattr(node, "callable", None)
+    if inner is not None and getattr(node, "inner_keys", None) is not None:
+        if key not in node.output_keys:
+            return False
+        return reads_inside(inner, node.inner_keys[1][node.output_keys.index(key)])
+    return any(key in part.input_keys or reads_inside(part, key) for part in getattr(node, "nodes", ()))
+
+
+def refuse_hidden_derivatives(run_order: Sequence[Any], derivatives: Iterable[tuple[list[str], str]]) -> None:
+    """Raises OptionError for a derivative, keys read by y and the key x, whose way from x to y lies inside one node.
+
+    What a System, a Subgraph or a nested Problem gives under x is not what its own nodes read: the derivative by it
+    would be 0 without a word. What is computed from x afterwards can be derived.
+    """
+    for y_keys, x in derivatives:
+        writers = [node for node in run_order if x in node.output_keys]
+        if not writers or not reads_inside(writers[-1], x):
+            continue
+        needed = {*y_keys} - {x}
+        for node in reversed(run_order):
+            found = sorted(needed.intersection(node.output_keys))
+            if found and node is writers[-1]:
+                raise OptionError(f"the loss cannot derive {found[0]!r} by {x!r}: {_why(node)}")
+            if found:
+                needed = (needed - {*node.output_keys}) | ({*node.input_keys} - {x})
+
+
+def _why(node: Any) -> str:
+    """Why no derivative leads through `node`, and what to do."""
+    inner = getattr(node, "callable", None)
+    kind = type(node if inner is None else inner)
+    who = f"the {kind.__name__} {node.label!r}" if inner is None else f"the {kind.__name__} in {node.title}"
+    # The nodes of a System see one step; outside it they would see the whole series.
+    advice = (
+        "write the derivative as one of its nodes, or derive by what it reads from outside"
+        if issubclass(kind, System)
+        else "put its own nodes, *inner.nodes, in its place"
+    )
+    return f"{who} writes both and leads from one to the other inside, out of reach; {advice}"

@@ -9,9 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slimgraph.node.keys import check_tensors
+
 
 def predict(problem: Any, data: dict[str, Any]) -> dict[str, Any]:
     """What `Problem.predict` does."""
+    for node in problem.nodes:
+        check_tensors(node, data)
     inputs = {key: _normalized(problem, key, value) for key, value in data.items()}
     with evaluation(problem), torch.inference_mode(False), torch.set_grad_enabled(problem.grad_inference):
         inputs = {key: v.clone() if isinstance(v, Tensor) and v.is_inference() else v for key, v in inputs.items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -15,27 +14,24 @@ from slimgraph.doors import Drawable
 from slimgraph.errors import DuplicateNameError, OptionError, StrictOptions
 from slimgraph.losses import PenaltyLoss
 from slimgraph.node import describe, node_list
+from slimgraph.node.as_graph import Held
 from slimgraph.node.keys import check_tensors
-from slimgraph.problem.check import check
-from slimgraph.problem.dry_run import DryRun
-from slimgraph.problem.nested import Nested, refuse_inside
-from slimgraph.problem.predict import evaluation, predict
-from slimgraph.problem.saved import load, save
-from slimgraph.problem.subgraph import Subgraph
-from slimgraph.report import TOLERANCE, Report, Tally
+from slimgraph.problem import picture
+from slimgraph.problem.nested import Nested, refuse_hidden_derivatives, refuse_inside
+from slimgraph.problem.toolbox import Toolbox
 from slimgraph.slim import reg_error_terms
 from slimgraph.symbolic.plan import require_grad
-from slimgraph.system import MovingHorizon, System
+from slimgraph.system import MovingHorizon
 
 
-class Problem(nn.Module, Nested, Drawable, metaclass=StrictOptions):
+class Problem(Nested, Toolbox, Drawable, metaclass=StrictOptions):
     """`nodes` run over a batch, then `loss`; loss = objective_loss + penalty_loss + reg_loss.
 
-    The nodes may stand in any order: each runs after the writers of what it reads. Where a key is written twice the
-    declared order holds; `check_overwrite=True` warns of that and `"error"` refuses it. reg_loss is `reg_weight` times
-    the sum of `reg_error()` over the maps in the nodes, each map once. `grad_inference` keeps gradients in evaluation;
-    it is set where a term is derived. `normalizer`, a `slimgraph.data.Normalizer`, is kept, moved and saved with the
-    problem, for `predict` alone: in training the data are normalised before.
+    The nodes may stand in any order: each runs after the writers of what it reads. Those that touch a key which is
+    overwritten keep their declared order; `check_overwrite=True` warns of that and `"error"` refuses it. reg_loss is
+    `reg_weight` times the sum of `reg_error()` over the maps in the nodes, each once. `grad_inference` keeps
+    gradients in evaluation; it is set where a term is derived. `normalizer`, a `slimgraph.data.Normalizer`, is kept,
+    moved and saved with the problem, for `predict` alone: in training the data are normalised before.
 
     Calling it gives a new dict with every key, `loss`, `objective_loss`, `penalty_loss`, `reg_loss` and each term by
     its name; if the batch has a `name` entry, the keys come back as `{name}_{key}`. The batch is not written to.
@@ -90,10 +86,11 @@ class Problem(nn.Module, Nested, Drawable, metaclass=StrictOptions):
         self._refuse_shadowing([*read, *written])
         if "name" in written:
             raise DuplicateNameError("the key 'name' of a batch holds the name of its data set; no node can write it")
-        refuse_inside(nodes, loss.plan.derived_keys, "the loss cannot derive by")
+        refuse_hidden_derivatives(self.run_order, loss.plan.derivatives)
         # Outside a System each batch stands for itself.
         self._horizons = [module for module in self.nodes.modules() if isinstance(module, MovingHorizon)]
-        self._regularised = self._reg_error_terms()
+        # Every module with a reg_error, by the name of its node and its place in it.
+        self.regularised = self._reg_error_terms()
         # The batches that were checked already, by their keys.
         self._checked: set[frozenset[str]] = set()
 
@@ -152,8 +149,8 @@ class Problem(nn.Module, Nested, Drawable, metaclass=StrictOptions):
     def losses(self, data: dict[str, Any]) -> dict[str, Tensor]:
         """What the loss gives for data that hold the outputs of all nodes, with `reg_loss` added."""
         output = self.loss(data)
-        if self._regularised:
-            errors = [torch.as_tensor(module.reg_error()).sum() for _, module in self._regularised]
+        if self.regularised:
+            errors = [torch.as_tensor(module.reg_error()).sum() for _, module in self.regularised]
             output["reg_loss"] = self.reg_weight * sum(errors[1:], errors[0])
             output["loss"] = output["loss"] + output["reg_loss"]
         else:
@@ -169,17 +166,10 @@ class Problem(nn.Module, Nested, Drawable, metaclass=StrictOptions):
         """
         if not isinstance(batch, dict):
             raise OptionError(f"a Problem takes a dict of tensors; got {describe(batch)}")
-        keys = frozenset(batch)
         if only_nodes:
             wiring.check_keys(self.run_order, batch, (), self.labels)
-        # A compiler runs this while it traces, and would trace again for a set that grew.
-        elif torch.compiler.is_compiling() or keys not in self._checked:
-            self._refuse_shadowing(keys)
-            wiring.check_keys(self.run_order, batch, self.loss.terms, self.labels)
-            for node in self.nodes:
-                check_tensors(node, batch)
-            if not torch.compiler.is_compiling():
-                self._checked.add(keys)
+        else:
+            self._check_batch(batch)
         data = dict(batch)
         if derived := self.loss.plan.derived_keys:
             self._refuse_compiled_nodes()
@@ -196,6 +186,20 @@ class Problem(nn.Module, Nested, Drawable, metaclass=StrictOptions):
             data |= kept
         return data
 
+    def _check_batch(self, batch: dict[str, Any]) -> None:
+        """Raises for a batch that cannot be run; each set of keys is looked at once."""
+        keys = frozenset(batch)
+        # A compiler runs this while it traces, and would trace again for a set that grew.
+        compiling = torch.compiler.is_compiling()
+        if keys in self._checked and not compiling:
+            return
+        self._refuse_shadowing(keys)
+        wiring.check_keys(self.run_order, batch, self.loss.terms, self.labels)
+        for node in self.nodes:
+            check_tensors(node, batch)
+        if not compiling:
+            self._checked.add(keys)
+
     def _refuse_compiled_nodes(self) -> None:
         """torch.compile can follow a derivative through an expression, not back through a node."""
         if not torch.compiler.is_compiling():
@@ -208,83 +212,10 @@ class Problem(nn.Module, Nested, Drawable, metaclass=StrictOptions):
                         f"variable([inputs], function) instead of variable({key!r}), or do not compile"
                     )
 
-    def subgraph(self, outputs: Sequence[str | Any]) -> Subgraph:
-        """The nodes that the keys `outputs` need, without the loss, as a module with the same parameters.
-
-        Raises MissingKeyError for a key that no node gives.
-
-        >>> from slimgraph import Node, variable
-        >>> nodes = [Node(nn.Linear(2, 1), ["p"], ["u"], name="policy"), Node(torch.abs, ["u"], ["cost"], name="cost")]
-        >>> Problem(nodes, PenaltyLoss([variable("cost").minimize()])).subgraph(outputs=["u"])
-        Subgraph: (p) -> (u)
-          policy: (p) -> (u)
-        """
-        return Subgraph(self.run_order, outputs)
-
-    def compile(self, *, fullgraph: bool = True, **options: Any) -> None:
-        """Calls go through `torch.compile` from now on: nodes, constraints and loss as one graph, or an error.
-
-        In place, as `torch.nn.Module.compile`: the names of the parameters stay, copies and pickles are not compiled.
-        `options` are those of `torch.compile`, such as `backend`, `mode` and `dynamic`.
-        """
-        super().compile(fullgraph=fullgraph, **options)
-
-    def report(self, data: dict[str, Tensor], tolerance: float = TOLERANCE) -> Report:
-        """How well each constraint is kept over `data`, with the objectives and each map's reg_error.
-
-        A constraint counts as satisfied where its violation is at most `tolerance`, in the units of its two sides. The
-        problem is run as in evaluation, without dropout.
-        """
-        data = {key: value for key, value in data.items() if key != "name"}
-        with evaluation(self), torch.no_grad():
-            output = self(data)
-        tally = Tally(self.loss)
-        tally.add(output, {key: data[key] for key in self.input_keys if key in data})
-        return tally.report(self.reg_errors(), tolerance)
-
-    def check(self, data: Any, *, allow_unused: bool = False) -> DryRun:
-        """A dry run before training: every key with its giver, shape and dtype, or an error that says what is wrong.
-
-        `data` is a batch, a DictDataset, another data set, a list of dicts, or a DataLoader; all samples are looked at
-        for NaN and infinities, the first batch is run. It is run in training mode on a copy with fake tensors, which
-        have shapes but no numbers, or on a few real samples where a node needs numbers; nothing is changed.
-
-        Raises, with the names and what both sides are: MissingKeyError; OverwriteError for a value that is lost unread;
-        DataError for NaN, unequal or empty batches, mixed devices; DtypeError for mixed precision and for what is no
-        tensor; ShapeError for `(B,)` against `(B, 1)`; WiringError for a loss or a term that nothing trainable moves,
-        and for parameters that no term reaches, unless `allow_unused`; and whatever a node or a term raises.
-        """
-        return check(self, data, allow_unused=allow_unused)
-
-    def predict(self, data: dict[str, Any]) -> dict[str, Any]:
-        """`data` with the outputs of all nodes, in physical units, without gradients and as in evaluation.
-
-        Where the problem has a `normalizer`, the nodes read normalised data and what they write is put back; give a key
-        that the data do not hold the statistics of another by `shared={"prediction": "measured"}`. What only terms
-        read may be missing.
-        """
-        return predict(self, data)
-
-    def save(self, path: str | Path) -> None:
-        """Every parameter and buffer, multipliers and the normalizer's statistics among them, in one file.
-
-        The file loads under `weights_only=True`, and is whole or as it was before. Raises DataError without a folder.
-        """
-        save(self, path)
-
-    def load(self, path: str | Path) -> Problem:
-        """The numbers that `save` wrote, into a problem built by the same code, on its own device; gives the problem.
-
-        Raises MissingFileError, or DataError for a file that is cut short and for another structure, with the first
-        node, term or number that differs; then the problem stays as it was.
-        """
-        load(self, path)
-        return self
-
     def reg_errors(self) -> dict[str, Tensor]:
         """What each map's own reg_error adds to reg_loss, before `reg_weight`, by the name of its node."""
         with torch.no_grad():
-            return {name: torch.as_tensor(module.reg_error()).sum() for name, module in self._regularised}
+            return {name: torch.as_tensor(module.reg_error()).sum() for name, module in self.regularised}
 
     @property
     def terms(self) -> list[str]:
@@ -321,28 +252,14 @@ class Problem(nn.Module, Nested, Drawable, metaclass=StrictOptions):
         lines = [f"reads   {', '.join(self.input_keys)}", f"writes  {written}", *nodes, *repr(self.loss).splitlines()]
         return "\n".join(["Problem", *(f"  {line}" for line in lines)])
 
+    def held(self) -> Held:
+        """Its nodes, wired by their keys, for the component graph."""
+        return Held(self.run_order, self.labels, self.output_keys, "Problem")
+
+    def as_graph(self) -> Any:
+        """The component graph of its nodes, down to the weights, in one `GraphHolder`; the loss is no part of it."""
+        return self.held().keyed({}).graph
+
     def to_networkx(self) -> Any:
         """Data, nodes, terms, loss and the flow of reg_error, as a networkx MultiDiGraph."""
-        graph = wiring.to_networkx(self.run_order, self.loss.terms, self.loss.names(), self.labels)
-        graph.add_node("loss", kind="loss", label=type(self.loss).__name__)
-        for number in range(len(self.loss.terms)):
-            graph.add_edge(f"term:{number}", "loss", key="")
-        if self._regularised:
-            kinds = ", ".join(sorted({type(module).__name__ for _, module in self._regularised}))
-            factor = "" if self.reg_weight == 1 else f"{self.reg_weight:g} * "
-            graph.add_node("reg_error", kind="reg_error", label=f"{factor}reg_error of {kinds}")
-            graph.add_edge("reg_error", "loss", key="")
-            for place, node in self._drawn_nodes():
-                if reg_error_terms(node):
-                    graph.add_edge(place, "reg_error", key="")
-        return graph
-
-    def _drawn_nodes(self) -> list[tuple[str, Any]]:
-        """Each node with its id in the graph; a System is drawn open, as its own nodes."""
-        drawn: list[tuple[str, Any]] = []
-        for name, node in zip(wiring.names(self.nodes), self.nodes, strict=True):
-            if isinstance(node, System):
-                drawn += zip(node.places(node.name or name), node.nodes, strict=True)
-            else:
-                drawn.append((f"node:{name}", node))
-        return drawn
+        return picture.to_networkx(self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from typing import Any
 
@@ -23,18 +24,29 @@ def parameters_of(problem: Any) -> dict[str, nn.Parameter]:
     return {name: parameter for parameter, name in found.items()}
 
 
-def modules_outside(problem: Any) -> dict[nn.Module, str]:
-    """The modules that functions of nodes find by a name outside them, each with its node."""
-    found: dict[nn.Module, str] = {}
+def trained_outside(problem: Any) -> dict[nn.Module | nn.Parameter, str]:
+    """The modules and parameters that what nodes call finds outside any module, each with its node."""
+    found: dict[nn.Module | nn.Parameter, str] = {}
     for node in problem.modules():
-        function = getattr(node, "callable", None)
-        if not isinstance(node, Node) or not inspect.isfunction(function):
-            continue
-        variables = inspect.getclosurevars(function)
-        for value in (*variables.nonlocals.values(), *variables.globals.values()):
-            if isinstance(value, nn.Module):
-                found.setdefault(value, node.title)
+        for value in _held_by(node.callable) if isinstance(node, Node) else ():
+            members = value.values() if isinstance(value, dict) else value
+            members = [*members] if isinstance(value, list | tuple | dict) else [value]
+            found |= {m: node.title for m in members if isinstance(m, nn.Module | nn.Parameter) and m not in found}
     return found
+
+
+def _held_by(callable: Any) -> list[Any]:
+    """What a function finds by a name outside it, and what a partial, a method's object or a callable object holds."""
+    if isinstance(callable, nn.Module):
+        return []
+    if isinstance(callable, functools.partial):
+        return [*callable.args, *callable.keywords.values(), *_held_by(callable.func)]
+    if inspect.ismethod(callable):
+        return [*_held_by(callable.__self__), *_held_by(callable.__func__)]
+    if inspect.isfunction(callable):
+        variables = inspect.getclosurevars(callable)
+        return [*variables.nonlocals.values(), *variables.globals.values()]
+    return [*getattr(callable, "__dict__", {}).values()]
 
 
 def refuse_unreached(

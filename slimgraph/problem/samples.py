@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from slimgraph.data import DictDataset
 from slimgraph.data.dataset import refuse_non_finite
@@ -21,15 +21,24 @@ BATCH = 32
 def first_batch(data: Any) -> dict[str, Any]:
     """The first batch of `data`, of which every sample was looked at.
 
-    `data` is a batch (a dict of tensors), a DictDataset, any data set or list of dicts, or a DataLoader of one. Of what
-    can only be iterated the first batch alone is looked at.
+    `data` is a batch (a dict of tensors), a DictDataset, any data set or list of dicts, a DataLoader of one, or a data
+    module, of which the training data are taken. Of what can only be iterated the first batch alone is looked at.
 
     Raises DataError for no sample at all, for samples that differ in keys or shapes, and for NaN or infinite values;
     DtypeError for what is no tensor.
     """
     size, collate = BATCH, default_collate
+    if hasattr(data, "train_dataloader"):
+        # A data module of Lightning, which is not imported here.
+        data.setup("fit")
+        data = data.train_dataloader()
+    # A loader that holds one, as that of LitDataModule does.
+    held = getattr(data, "loader", None)
+    data = held if isinstance(held, DataLoader) else data
     if isinstance(data, DataLoader):
-        if data.batch_sampler is None or not hasattr(data.dataset, "__getitem__"):
+        # An IterableDataset has a __getitem__ that raises.
+        iterated = isinstance(data.dataset, IterableDataset) or not hasattr(data.dataset, "__getitem__")
+        if data.batch_sampler is None or iterated:
             # What it gives are batches already, or can be had by iterating alone.
             return first_batch(dict(next(iter(data))))
         # Not by iterating over the loader, which would draw from its sampler and start its workers.
@@ -44,7 +53,7 @@ def first_batch(data: Any) -> dict[str, Any]:
         return _scanned({key: value for key, value in data.items() if key != "name"}, "the batch")
     if not isinstance(data, Dataset | Sequence) or isinstance(data, str) or not hasattr(data, "__len__"):
         raise DataError(
-            "check takes a batch (a dict of tensors), a data set, a list of dicts or a DataLoader; got "
+            "check takes a batch (a dict of tensors), a data set, a list of dicts, a DataLoader or a data module; got "
             f"{describe(data)}"
         )
     return _of_samples(data, size, collate)

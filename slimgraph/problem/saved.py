@@ -20,6 +20,8 @@ from slimgraph.node import describe
 from slimgraph.report import cut
 
 FORMAT = 1
+# What a file of this format holds, each a dict.
+PARTS = ("nodes", "terms", "normalizer", "state")
 
 
 def save(problem: Any, path: str | Path) -> None:
@@ -27,6 +29,8 @@ def save(problem: Any, path: str | Path) -> None:
     path = Path(path)
     if not path.parent.is_dir():
         raise DataError(f"no folder {path.parent} to save {path.name} in")
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; name a file in it, as {path / 'model.pt'}")
     content = {
         "format": FORMAT,
         "slimgraph": _version(),
@@ -55,6 +59,8 @@ def load(problem: Any, path: str | Path) -> None:
     ours = _structure(problem)
     for kind in ("node", "term"):
         _refuse_other_structure(path, kind, content[f"{kind}s"], ours[f"{kind}s"])
+    if content["normalizer"] and ours["normalizer"]:
+        _refuse_other_structure(path, "normalized key", content["normalizer"], ours["normalizer"])
     state = content["state"]
     # Losses make buffers of their own while loading, so whether all fits is seen on a copy.
     twin = copy.deepcopy(problem)
@@ -68,12 +74,14 @@ def load(problem: Any, path: str | Path) -> None:
 
 
 def _structure(problem: Any) -> dict[str, dict[str, str]]:
-    """The nodes with their keys, and the terms, by name."""
+    """The nodes with their keys, and the terms, by name; which statistics each normalised key has."""
     nodes = zip(wiring.names(problem.nodes), problem.nodes, strict=True)
     terms = zip(problem.loss.names(), problem.loss.terms, strict=True)
     return {
         "nodes": {name: f"({', '.join(node.input_keys)}) -> ({', '.join(node.output_keys)})" for name, node in nodes},
         "terms": {name: term.kind for name, term in terms},
+        # Its buffers are numbered: without their keys those of one could be taken for those of another.
+        "normalizer": dict(getattr(problem.normalizer, "described", {})),
     }
 
 
@@ -84,7 +92,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, pickle.UnpicklingError) as error:
         reason = cut(next(iter(str(error).splitlines()), type(error).__name__), 80)
         raise DataError(f"{path} was cut short, or problem.save did not write it ({reason})") from None
-    if not isinstance(content, dict) or "format" not in content:
+    if not _is_ours(content):
         held = f"a dict with {sorted(map(str, content))[:5]}" if isinstance(content, dict) else type(content).__name__
         raise DataError(f"{path} was not written by problem.save: it holds {held}")
     if content["format"] != FORMAT:
@@ -93,6 +101,13 @@ def _read(path: Path) -> dict[str, Any]:
             f"{_version()}, which reads format {FORMAT}"
         )
     return content
+
+
+def _is_ours(content: Any) -> bool:
+    """Whether `save` wrote it: other programs write a `format` too."""
+    if not isinstance(content, dict) or not isinstance(content.get("format"), int) or "slimgraph" not in content:
+        return False
+    return content["format"] != FORMAT or all(isinstance(content.get(part), dict) for part in PARTS)
 
 
 def _version() -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slimgraph.errors import OptionError
+from slimgraph.errors import OptionError, SlimgraphError
 from slimgraph.graph import (
     AliasConnection,
     GenericNeurons,
@@ -128,7 +128,7 @@ def layers_of(who: str, graph: Any) -> list[tuple[GenericNeurons, Tensor, Tensor
             raise OptionError(
                 f"{who} is a chain of layers; {graph.title} is none: {neurons[len(layers)].title} is left"
             )
-        layers.append((found, *_layer(who, found, row)))
+        layers.append((found, *_layer(who, graph, found, row)))
         row = list(found.output_nodes)
     if not graph.output_nodes == row:
         raise OptionError(f"{who} gives the states of its last layer; {graph.title} gives other wires")
@@ -149,11 +149,15 @@ def _reads(neurons: GenericNeurons, row: list[GraphNode]) -> bool:
     return False
 
 
-def _layer(who: str, neurons: GenericNeurons, row: list[GraphNode]) -> tuple[Tensor, Tensor, Tensor | None]:
+def _layer(who: str, graph: Any, neurons: GenericNeurons, row: list[GraphNode]) -> tuple[Tensor, Tensor, Tensor | None]:
     if not callable(neurons.computational_module):
         raise OptionError(f"{who} needs a function for {neurons.title}; it has {neurons.computational_module!r}")
-    total = GraphHolder(row, neurons.input_nodes, f"the layer of {neurons.title}")
-    W, bias = dense(total, [*row, *neurons.output_nodes])
+    try:
+        W, bias = dense(graph, [*row, *neurons.output_nodes], neurons.input_nodes)
+    except SlimgraphError as error:
+        raise OptionError(
+            f"no {who} can be made from {graph.title}, by what drives {neurons.title}: {error}"
+        ) from error
     return W[: len(row)], W[len(row) :], bias
 
 

@@ -44,6 +44,8 @@ class Plan(nn.Module):
         super().__init__()
         # The keys of inputs by which something is derived: their tensors must be leaves that require a gradient.
         self.derived_keys: list[str] = []
+        # For each derivative by an input: the keys that the derived expression reads, and the key of that input.
+        self.derivatives: list[tuple[list[str], str]] = []
         # Whether anything is derived at all.
         self.derives = False
         # For each derivative, by its slots (y, x): the steps that lead from x to y, and the keys that y reads besides.
@@ -144,6 +146,8 @@ class Plan(nn.Module):
     def _mark_derived(self, y: Variable, x: Variable, slots: tuple[int, ...]) -> None:
         self.derives = True
         self.derived_keys += [key for key in x.keys if key not in self.derived_keys]
+        if x.input_key is not None:
+            self.derivatives.append((y.keys, x.input_key))
         self._paths[slots[0], slots[1]] = (
             steps_between(self._program, slots[1], slots[0]),
             [key for key in y.keys if key != x.input_key],

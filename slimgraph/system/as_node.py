@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from slimgraph import wiring
 from slimgraph.node import describe
+from slimgraph.node.as_graph import Held
 from slimgraph.system import picture
 
 
 class AsNode(nn.Module):
     """What a System answers as a node, of another System too.
 
-    Within each step of the outer one it runs all its own steps. A state begins at the present entry; another input
-    `(batch, features)` is constant over the inner steps, and an outer series `(batch, time, inner time, features)`
-    gives the inner one a series at each outer step. The outer series gets the last entry of each output. Windows of
-    the inner one begin anew at each outer step.
+    Within each step of the outer one it runs all its own steps. A state that the data start begins at its present
+    entry; another input `(batch, features)` is constant over the inner steps, and an outer series
+    `(batch, time, inner time, features)` gives the inner one a series at each outer step. The outer series gets the
+    last entry of each output. Windows of the inner one begin anew at each outer step.
     """
 
     name: str | None
     input_keys: list[str]
-    output_keys: list[str]
     written: list[str]
     keep: list[str]
     nsteps: int | None
     nstep_key: str
     # nn.ModuleList, whose members the type checker would take for plain modules.
     nodes: Any
+
+    @property
+    def output_keys(self) -> list[str]:
+        """What others may read: the outputs in `keep`."""
+        return self.keep
 
     @property
     def title(self) -> str:
@@ -41,11 +47,18 @@ class AsNode(nn.Module):
         """Its name, or what it is."""
         return self.name or "System"
 
-    def call(self, *entries: Tensor) -> tuple[Tensor, ...]:
-        """One outer step."""
-        given = dict(zip(self.input_keys, entries, strict=True))
+    def call(self, *entries: Tensor, more: Sequence[str] = ()) -> tuple[Tensor, ...]:
+        """One outer step; `more` are keys beyond `input_keys` whose entries follow."""
+        given = dict(zip([*self.input_keys, *more], entries, strict=True))
         result = self({key: entry[:, None] if key in self.written else entry for key, entry in given.items()})
         return tuple(result[key][:, -1] for key in self.output_keys)
+
+    @property
+    def also_reads(self) -> list[str]:
+        """What it reads, beyond `input_keys`, where somebody gives it: starts, the series that counts."""
+        counted = [self.nstep_key] if self.nsteps is None else []
+        inner = [key for node in self.nodes if isinstance(node, AsNode) for key in node.also_reads]
+        return [key for key in dict.fromkeys([*self.written, *counted, *inner]) if key not in self.input_keys]
 
     def named(self, result: tuple[Tensor, ...]) -> dict[str, Tensor]:
         """The results by key."""
@@ -76,6 +89,19 @@ class AsNode(nn.Module):
         """Its nodes as a graph in one cluster; the readers of each outside key, the writer of each output."""
         return picture.inner_graph(self, label)
 
+    def entries_ahead(self, key: str, node: Any) -> int:
+        """How many entries of `key` the node sees side by side."""
+        return 1
+
+    def held(self) -> Held:
+        """Its nodes, wired by their keys, for the component graph."""
+        starts = [key for key in self.input_keys if key in self.written]
+        return Held(self.nodes, wiring.names(self.nodes), self.keep, self.label, starts, self.entries_ahead)
+
+    def as_graph(self) -> Any:
+        """The component graph of its nodes, down to the weights, in one `GraphHolder`; states feed back and start."""
+        return self.held().keyed({}).graph
+
     def to_networkx(self) -> Any:
         """The system between its keys, opened, as a networkx MultiDiGraph."""
         return wiring.to_networkx([self])
@@ -83,3 +109,9 @@ class AsNode(nn.Module):
     def __repr__(self) -> str:
         nodes = "".join(f"\n  {node!r}" for node in self.nodes)
         return f"{self.name or 'System'}, nsteps from {self.nsteps or self.nstep_key!r}:{nodes}"
+
+
+def caller(node: Any, reads: list[str]) -> Callable[..., Any]:
+    """What takes the entries of `reads`: those of the node's input keys and, for a System, what else it gets."""
+    more = reads[len(node.input_keys) :]
+    return partial(node.call, more=more) if more else node.call

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slimgraph.system.as_node import caller
 from slimgraph.system.horizon import Windows
 from slimgraph.system.mask import masked
 
@@ -30,9 +31,9 @@ class CompiledSteps:
 
     def function(self, system: nn.Module, calls: Calls, states: list[str], kept: list[str]) -> Callable[..., Any]:
         """The compiled steps for this wiring."""
-        key = tuple(states), tuple(kept), tuple(id(node) for node, _ in calls)
+        key = tuple(states), tuple(kept), tuple((id(getattr(node, "callable", node)), *reads) for node, reads in calls)
         if key not in self.made:
-            plan = [(node.call, reads, node.output_keys, node.named) for node, reads in calls]
+            plan = [(caller(node, reads), reads, node.output_keys, node.named) for node, reads in calls]
             steps = _steps(plan, kept, Windows(system))
             self.made[key] = torch.compile(steps, **{"dynamic": False, **self.options})
         return self.made[key]

@@ -40,19 +40,26 @@ class Mask:
     def held(self, series: Tensor) -> Tensor:
         """A series `(batch, time, ...)` in which each sample stays at its last entry that counts; a constant as it is.
 
-        What stands in the padding, even NaN, is never read.
+        What stands in the padding, even NaN, is never read: a sample without steps sees the longest one's first entry.
         """
         if series.ndim == 2:
             return series
         counts = self.counts[:, : series.shape[1]]
         place = torch.arange(counts.shape[1], device=counts.device) * counts
         last = place.cummax(1).values.reshape(*counts.shape, *[1] * (series.ndim - 2))
-        return series[:, : counts.shape[1]].take_along_dim(last, 1)
+        # Not take_along_dim, which would fix the batch size of an export.
+        held = series.gather(1, last.expand(*counts.shape, *series.shape[2:]))
+        if not counts.shape[0]:
+            return held
+        # Zeros would not do: a root or a division has no slope there, and 0 times that is NaN.
+        longest = held.detach().index_select(0, counts.sum(1).argmax(0, True))
+        return torch.where(counts[:, :1].reshape(-1, *[1] * (series.ndim - 1)), held, longest[:, :1])
 
 
 def masked(counts: Tensor, value: Tensor, state: Tensor | None) -> Tensor:
     """`value` where the step counts, `(batch, 1)`; elsewhere the state as it was, or 0 for what is no state."""
-    counts = counts.reshape(len(counts), *[1] * (value.ndim - 1))
+    # Not len(), which would fix the batch size of an export.
+    counts = counts.reshape(counts.shape[0], *[1] * (value.ndim - 1))
     return torch.where(counts, value, value.new_zeros(()) if state is None else state)
 
 

@@ -75,6 +75,9 @@ class SystemPreview(System):
         places = {name: place for place, name in enumerate(reads)}
         self._seers = {(key, nodes[places[seer]]) for key, seers in preview_keys_map.items() for seer in seers}
 
+    def entries_ahead(self, key: str, node: Any) -> int:
+        return self.preview_length.get(key, 1) + 1 if (key, node) in self._seers else 1
+
     def _check_preview(self, reads: dict[str, list[str]]) -> None:
         """Raises OptionError for a preview that no node can have; `reads` gives each node's input keys."""
         for key, length in self.preview_length.items():

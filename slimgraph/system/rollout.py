@@ -12,6 +12,8 @@ from torch.utils.checkpoint import checkpoint
 
 from slimgraph.slim import materialized
 from slimgraph.slim.linear.walks import Built
+from slimgraph.system.as_node import caller
+from slimgraph.system.buffers import Buffers, Once
 from slimgraph.system.horizon import History, Windows
 from slimgraph.system.mask import MaskedWrite
 
@@ -68,7 +70,7 @@ class RollOut:
         moment, every, compiled = start, self.system.checkpoint_every, self.system.compiled
         recompute = every is not None and torch.is_grad_enabled()
         with materialized(self.system):
-            built = None
+            built, changed, before = None, None, Buffers(self.system) if recompute else None
             for first, stop in self._pieces(every if recompute else compiled and compiled.steps):
                 if first and self.system.truncate_every and first % self.system.truncate_every == 0:
                     moment = moment.cut()
@@ -78,7 +80,9 @@ class RollOut:
                 elif recompute and first:
                     # What the first step has built serves all pieces; a function under checkpoint would build anew.
                     built = built or Built(self.system)
-                    piece: Any = checkpoint(self._rebuilt, built, moment, first, stop, use_reentrant=False)
+                    changed = before.changed() if changed is None and before else changed
+                    again = built, Once(changed or [])
+                    piece: Any = checkpoint(self._rebuilt, again, moment, first, stop, use_reentrant=False)
                     gathered, moment = piece
                 else:
                     gathered, moment = self.piece(moment, first, stop)
@@ -112,8 +116,11 @@ class RollOut:
             windows.put(before)
         return found, Moment(states, held)
 
-    def _rebuilt(self, built: Built, start: Moment, first: int, stop: int) -> tuple[dict[str, list[Tensor]], Moment]:
-        with built.again():
+    def _rebuilt(
+        self, again: tuple[Built, Once], start: Moment, first: int, stop: int
+    ) -> tuple[dict[str, list[Tensor]], Moment]:
+        built, buffers = again
+        with built.again(), buffers.again():
             return self.piece(start, first, stop)
 
     def piece(self, start: Moment, first: int, stop: int) -> tuple[dict[str, list[Tensor]], Moment]:
@@ -142,7 +149,7 @@ class RollOut:
         writes: list[Any] = [columns[key].append for key in node.output_keys]
         if counts is not None:
             writes = [MaskedWrite(columns[key], counts, key in start.states) for key in node.output_keys]
-        return node, node.call, [columns[key] for key in reads], writes
+        return node, caller(node, reads), [columns[key] for key in reads], writes
 
     def _advance(self, plan: list[Call], i: int, first: int) -> None:
         for node, call, reads, writes in plan:
@@ -150,7 +157,7 @@ class RollOut:
                 result = call(*[column[i] for column in reads])
                 results = (result,) if type(result) is Tensor and len(writes) == 1 else node.named(result).values()
             except Exception as error:
-                now = {key: column[i] for key, column in zip(node.input_keys, reads, strict=True)}
+                now = {key: column[i] for key, column in zip(node.input_keys, reads, strict=False)}
                 node.explain(error, now, f" at step {first + i} of {self.nsteps} of {self.system.title},")
                 raise
             for write, value in zip(writes, results, strict=True):

@@ -88,7 +88,7 @@ class System(AsNode, Drawable, metaclass=StrictOptions):
         self.compiled: CompiledSteps | None = None
         wiring.names(nodes)
         self.written = list(wiring.writers(nodes))
-        self.keep = self.output_keys = self._kept(keep)
+        self.keep = self._kept(keep)
         self._refuse_double_writers()
         # What a node reads and writes itself is a state for sure; longer loops show only with the data.
         own_states = {key for node in nodes for key in node.input_keys if key in node.output_keys}
@@ -108,8 +108,7 @@ class System(AsNode, Drawable, metaclass=StrictOptions):
         """What it takes from the data where they hold it: starts, the series that counts; None where `init` may any."""
         if self._adds_starts:
             return None
-        counted = [self.nstep_key] if self.nsteps is None else []
-        return [key for key in dict.fromkeys([*self.written, *counted]) if key not in self.input_keys]
+        return self.also_reads
 
     def _kept(self, keep: Sequence[str] | None) -> list[str]:
         """The outputs to return."""
@@ -166,7 +165,8 @@ class System(AsNode, Drawable, metaclass=StrictOptions):
         if mask is not None:
             read = {key: mask.held(value) for key, value in read.items()}
         columns = self._columns(read, nsteps)
-        roll_out = RollOut(self, self._calls(starts), columns, self.written, kept, nsteps, mask and mask.columns)
+        calls = self._calls(starts, read)
+        roll_out = RollOut(self, calls, columns, self.written, kept, nsteps, mask and mask.columns)
         found, _ = roll_out.run(Moment(starts, Windows(self).starts()))
         return {**data, **{key: series.stacked(self.title, key, found[key]) for key in kept}}
 
@@ -188,11 +188,13 @@ class System(AsNode, Drawable, metaclass=StrictOptions):
                 if key not in data and key in self._reads:
                     hint = did_you_mean(key, data)
                     start = f" It is a state: give its start, {state}." if key in self.written else ""
-                    raise MissingKeyError(f"{node.title} reads {key!r}, the data holds {sorted(data)}.{hint}{start}")
+                    raise MissingKeyError(
+                        f"{node.title} reads {key!r}, the data holds {sorted(map(str, data))}.{hint}{start}"
+                    )
 
     def _read(self, data: Mapping[str, Tensor], states: Collection[str]) -> Data:
         """What the nodes read from outside, states apart."""
-        keys = dict.fromkeys(key for node in self.nodes for key in node.input_keys)
+        keys = dict.fromkeys(key for node in self.nodes for key in (*node.input_keys, *_also_read(node)))
         return {key: data[key] for key in keys if key in data and key not in states}
 
     def _columns(self, read: Data, nsteps: int) -> dict[str, list[Tensor]]:
@@ -201,12 +203,13 @@ class System(AsNode, Drawable, metaclass=StrictOptions):
 
     def _deep_keys(self) -> set[str]:
         """The keys whose entry in time may be a series for a System among the nodes."""
-        return {key for node in self.nodes if isinstance(node, System) for key in node.input_keys}
+        return {key for node in self.nodes if isinstance(node, System) for key in (*node.input_keys, *node.also_reads)}
 
-    def _calls(self, given: Collection[str]) -> list[tuple[Any, list[str]]]:
+    def _calls(self, states: Collection[str], read: Collection[str]) -> list[tuple[Any, list[str]]]:
         """The nodes in the order in which they run, each with the columns that it reads."""
-        run_order = wiring.order(self.nodes, given=given, inside=self.title)
-        return [(self.nodes[place], self._reads_of(self.nodes[place])) for place in run_order]
+        nodes = [self.nodes[place] for place in wiring.order(self.nodes, given=states, inside=self.title)]
+        there = {*states, *read}
+        return [(node, [*self._reads_of(node), *(k for k in _also_read(node) if k in there)]) for node in nodes]
 
     def _reads_of(self, node: Any) -> list[str]:
         return node.input_keys
@@ -243,7 +246,7 @@ class System(AsNode, Drawable, metaclass=StrictOptions):
         read = self._read(data, states)
         columns = self._step_columns(read)
         series.check_batches(self.title, {**read, **states}, states)
-        roll_out = RollOut(self, self._calls(states), columns, self.written, self.written, 1)
+        roll_out = RollOut(self, self._calls(states, read), columns, self.written, self.written, 1)
         windows = Windows(self)
         with materialized(self):
             found, end = roll_out.piece(Moment(states, windows.held()), 0, 1)
@@ -258,3 +261,8 @@ class System(AsNode, Drawable, metaclass=StrictOptions):
         """Forget what windows hold from earlier calls of `step`."""
         windows = Windows(self)
         windows.put(windows.starts())
+
+
+def _also_read(node: Any) -> list[str]:
+    """What a System among the nodes reads where the outer one has it."""
+    return node.also_reads if isinstance(node, System) else []

@@ -65,7 +65,7 @@ class ShardedLoader:
         self.dataset, self.batches, self.epoch = dataset, batches, epoch
         # The generator is the loader's own: a worker's seed drawn from torch's global one would change what follows.
         order: Any = batches
-        self._loader = DataLoader(
+        self.loader = DataLoader(
             dataset, batch_sampler=order, generator=torch.Generator().manual_seed(batches.seed), **options
         )
         self._given = 0
@@ -84,7 +84,7 @@ class ShardedLoader:
         resume, self._resume = self._resume, None
         self._given = resume["batch"] if resume is not None and resume["epoch"] == self.batches.epoch else 0
         self.batches.start = self._given
-        for batch in self._loader:
+        for batch in self.loader:
             self._given += 1
             yield batch
 
@@ -92,11 +92,11 @@ class ShardedLoader:
     # of them is waited for five seconds.
     @property
     def _iterator(self) -> Any:
-        return self._loader._iterator
+        return self.loader._iterator
 
     @_iterator.setter
     def _iterator(self, iterator: Any) -> None:
-        self._loader._iterator = iterator
+        self.loader._iterator = iterator
 
     def _identity(self) -> dict[str, int]:
         return {key: int(getattr(self.batches, key)) for key in ("samples", "global_batch", "seed", "shuffle")}

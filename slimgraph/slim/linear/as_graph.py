@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from slimgraph.graph import GraphHolder, GraphNode, LinearWeights
-from slimgraph.graph.convert import wires
+from slimgraph.errors import OptionError
+from slimgraph.graph import GraphHolder, GraphNode, LinearWeights, dense, wires
 from slimgraph.slim.linear.base import LinearBase
 from slimgraph.slim.linear.composition import BlockDiagonal, ComposedLinear, ProductLinear
 
@@ -22,6 +22,18 @@ def map_graph(m: LinearBase) -> Any:
         return weigh(m, ins, outs, name)
     lay(m, ins, outs, "")
     return GraphHolder(ins, outs, name, m)
+
+
+def map_from_graph(cls: type[LinearBase], graph: Any, options: dict[str, Any]) -> Any:
+    """The map of class `cls` whose matrix is that of `graph`, which must be a member."""
+    W, bias = dense(graph)
+    made = cls.from_dense(W, bias, **options)
+    if not made.contains(W):
+        raise OptionError(
+            f"{cls.__name__}.from_graph needs weights that keep its promise; those of {graph.title} are"
+            f" {made.distance(W).item():.3g} away: {cls.__name__}.from_dense(W) gives the nearest"
+        )
+    return made
 
 
 def lay(m: LinearBase, ins: Wires, outs: Wires, name: str) -> None:

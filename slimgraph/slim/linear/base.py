@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from slimgraph.doors import Drawable
 from slimgraph.errors import OptionError, ShapeError, StrictOptions
-from slimgraph.graph.convert import dense
 from slimgraph.slim.linear.functions import (
     IdentityGradReLU,
     check_input,
@@ -246,14 +245,9 @@ class LinearBase(nn.Module, Drawable, metaclass=StrictOptions):
         >>> bool(maps['linear'].from_graph(graph).effective_W().equal(graph.weights))
         True
         """
-        W, bias = dense(graph)
-        made = cls.from_dense(W, bias, **options)
-        if not made.contains(W):
-            raise OptionError(
-                f"{cls.__name__}.from_graph needs weights that keep its promise; those of {graph.title} are"
-                f" {made.distance(W).item():.3g} away: {cls.__name__}.from_dense(W) gives the nearest"
-            )
-        return made
+        from slimgraph.slim.linear.as_graph import map_from_graph
+
+        return map_from_graph(cls, graph, options)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, bias={self.use_bias}"
