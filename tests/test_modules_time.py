@@ -152,6 +152,8 @@ def test_a_raster_is_numpys_histogram():
     assert np.array_equal(ts.times, np.sort(times)) and np.array_equal(ts.channels, channels[np.argsort(times)])
     chosen, on = ts(1.5, 2.0)
     assert len(chosen) == wanted[10:20].sum() and chosen.min() >= 1.5 and chosen.max() < 2.0 and len(on) == len(chosen)
+    # Just before the end is in the last step.
+    assert TSEvent([1.0 - 1e-9], 0, 1.0).raster(0.1)[-1].item()
     assert TSEvent([0.1, 0.2], 3, 1.0).channels.tolist() == [3, 3]
 
 

@@ -101,6 +101,9 @@ class TSEvent(TimeSeries):
         if count < self.num_channels:
             raise ShapeError(f"a raster of {count} channels cannot hold the {self.num_channels} of {self!r}")
         step = ((self.times - first) / dt + early).floor().long()
+        if first + steps * dt > self.t_stop - early * dt:
+            # Behind the last step there is none, so what lies just before its end is in it.
+            step = step.clamp(max=steps - 1)
         inside = (step >= 0) & (step < steps)
         counts = torch.zeros(steps, count, dtype=torch.long)
         places = step[inside], self.channels[inside]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any, Self
 
 import torch
@@ -155,7 +156,7 @@ def _step(timed: TimedModule, module: Module, dt: float | None) -> float:
     found = {}
     for name, below in module.named_modules():
         own = getattr(below, "dt", None)
-        if isinstance(own, int | float):
+        if isinstance(own, Real) or (isinstance(own, Tensor) and own.numel() == 1):
             found[name or below._get_name()] = float(own)
     names = list(found)
     for name in names[1:]:
