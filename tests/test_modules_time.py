@@ -367,6 +367,15 @@ def test_a_wrong_call_is_told_with_both_values_before_anything_moves(module, cal
     assert timed.t == 3 * 0.1 and timed.module.state() == state
 
 
+def test_a_series_that_ends_a_rounding_before_the_first_step_is_too_short():
+    timed, end = Linear((1, 1)).timed(dt=0.1), 0.1 - 1e-7
+    for _ in range(4):
+        end = float(np.nextafter(end, 0))
+        ts = TSContinuous([0.0], [1.0], t_stop=end)
+        with pytest.raises(DataError, match=r"0 to 0\.1 s at least"):
+            timed(ts)
+
+
 def test_an_output_that_is_not_there_is_told_before_anything_moves():
     timed = Both().timed(output_num=2, dt=0.1)
     told(OptionError, ["output_num=2", "2 outputs"], lambda: timed(CLOCKED))

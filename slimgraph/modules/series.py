@@ -163,7 +163,7 @@ class TSContinuous(TimeSeries):
         known, places = self.times, torch.arange(len(self))
         if self.periodic:
             period = self.duration
-            asked = self.t_start + torch.remainder(asked - self.t_start + tolerance, period) - tolerance
+            asked = self.t_start + torch.remainder(asked - self.t_start, period)
             known = torch.cat([known[-1:] - period, known, known[:1] + period])
             places = torch.cat([places[-1:], places, places[:1]])
         last = len(known) - 1
