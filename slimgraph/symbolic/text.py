@@ -49,6 +49,7 @@ def expression_text(root: Variable) -> str:
 
     >>> import torch
     >>> from slimgraph import variable
+    >>> x = variable("x")
     >>> expression_text(2 * (x + 1) ** 2 - torch.sin(x)[:, 0])
     '2 * (x + 1)^2 - sin(x)[:, 0]'
     """
