@@ -207,6 +207,7 @@ def test_in_a_chain_the_loop_stays_its_own():
     chain = Sequential(Linear((2, 4)), neurons("orthogonal").float(), Linear((4, 1)))
     graph = chain.as_graph()
     assert {m.name for m in find_recurrent_modules(graph)} == {"1_Rate.neurons", "1_Rate.rec"}
+    assert any("rec: OrthogonalLinear" in data["label"] for _, data in graph.to_networkx().nodes(data=True))
     assert sum(data.get("feedback", False) for *_, data in graph.to_networkx().edges(data=True)) == 1
 
 

@@ -143,6 +143,8 @@ class Rate(Module):
         if self.rec is None:
             return RateNeurons.of_size(n, n, name, self.activation_func, **numbers)
         neurons, weights = RateNeurons.of_size(n, n, "neurons", self.activation_func, **numbers), self.rec.as_graph()
+        # A picture says which map it is.
+        weights.computational_module = self.rec._modules.get("weight_map", self.rec)
         connect_modules(neurons, weights)
         connect_modules(weights, neurons)
         return GraphHolder(neurons.input_nodes, neurons.output_nodes, name, self)
