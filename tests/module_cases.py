@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from slimgraph import slim
-from slimgraph.modules import Linear, Module, Parameter, Residual, Sequential, SimulationParameter, State
+from slimgraph.modules import Linear, Module, Parameter, Rate, Residual, Sequential, SimulationParameter, State
 
 SIZE_IN, SIZE_OUT = 3, 2
 
@@ -33,6 +33,19 @@ class Nested(Module):
         return output, {"first": state, "total": self.total + output.sum(0)}, recorded
 
 
+class Steps(Module):
+    """Rate neurons over four steps of each sample: a matrix as it is would be one series, and not a batch."""
+
+    def __init__(self, **options) -> None:
+        super().__init__((SIZE_IN, SIZE_OUT))
+        rates = Rate(4, tau=0.5, activation_func="tanh", dt=0.1, **options)
+        self.net = Sequential(Linear((SIZE_IN, 4)), rates, Linear((4, SIZE_OUT)))
+
+    def evolve(self, input_data, record=False):
+        output, state, recorded = self.net(input_data.unsqueeze(-2).expand(-1, 4, -1), record)
+        return output[:, -1], {"net": state}, recorded
+
+
 # Each gives a new module of SIZE_IN features in and SIZE_OUT out; every parameter of it must reach the output.
 CASES: dict[str, Callable[[], Module]] = {
     "Linear": lambda: Linear((SIZE_IN, SIZE_OUT)),
@@ -44,6 +57,9 @@ CASES: dict[str, Callable[[], Module]] = {
     "Residual": lambda: Sequential(Residual(Linear((SIZE_IN, SIZE_IN))), Linear((SIZE_IN, SIZE_OUT))),
     "from torch": lambda: Module.from_torch(nn.Linear(SIZE_IN, SIZE_OUT)),
     "nested": Nested,
+    "Rate": Steps,
+    "Rate with a loop": lambda: Steps(has_rec=True),
+    "Rate on a map": lambda: Steps(weight_map="orthogonal"),
 }
 
 

@@ -510,6 +510,55 @@ def test_the_tanks_reach_their_accuracy(tanks):
     assert data.rmse(run, records["Val"][1]) <= 0.35
 
 
+# ---- a rate network
+
+
+@pytest.fixture
+def rate_network(monkeypatch):
+    """The modules of the rate network."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import rate_network
+    import rate_network_sines
+
+    return rate_network, rate_network_sines
+
+
+def test_the_rate_network_leaves_numbers_and_its_graph(tmp_path):
+    done = run("rate_network.py", "--quick", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name in ("rate_network.svg", "rate_network.png"):
+        picture = tmp_path / "out" / name
+        assert str(picture) in done.stdout and picture.stat().st_size > 5_000
+    for word in ("unseen sines:", "nearest training sine: 26.2%", "2.2 Hz from 3.0 s on:"):
+        assert word in done.stdout
+    assert "train_loss" in done.stderr  # the bar, at its end
+
+
+def test_the_sines_are_asked_for_before_they_start_and_the_nearest_is_none_of_them(rate_network):
+    _, task = rate_network
+    asked, wanted, (hz, phase) = task.sines(20, seed=3)
+    t = torch.arange(150) * task.DT
+    assert asked.shape == (20, 160, 3) and wanted.shape == (20, 160, 1) and not wanted[:, :10].any()
+    exact = torch.sin(2 * torch.pi * hz[:, None] * t + phase[:, None])
+    torch.testing.assert_close(wanted[:, 10:, 0], exact, atol=1e-4, rtol=0)
+    assert not asked[:, 10:, :2].any() and torch.equal(asked[:, 0, 2] + 2, hz)
+    torch.testing.assert_close(asked[:, 9, :2].norm(dim=-1), torch.ones(20))
+    # Silence is wrong by as much as there is.
+    assert task.relative(torch.zeros_like(wanted), wanted) == 1
+    assert 0.2 < task.relative(task.nearest(0), task.sines(task.TEST, 1)[1]) < 0.3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_rate_network_learns_unseen_sines_to_a_half_of_the_nearest_one_and_goes_on(rate_network):
+    example, task = rate_network
+    net = example.fit()
+    asked, wanted, _ = task.sines(task.TEST, 1)
+    with torch.no_grad():
+        assert task.relative(net(asked)[0], wanted) <= 0.12 < task.relative(task.nearest(0), wanted) / 2
+    assert net["rates"].rec.weight_map.contains(net["rates"].w_rec)
+
+
 # ---- control of two tanks
 
 

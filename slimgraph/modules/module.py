@@ -216,6 +216,12 @@ class Module(ModuleBase):
         """A record as time series, for `timed()`; a class overrides it, this one wraps nothing."""
         return dict(recorded_dict)
 
+    def timed(self, output_num: int = 0, dt: float | None = None, add_events: bool = False) -> Any:
+        """The module on a clock: a `TimedModule`, called with a time series in seconds. Nothing is added here."""
+        from slimgraph.modules.timed import TimedModule
+
+        return TimedModule(self, output_num, dt, add_events)
+
     # ---- other views of it ------------------------------------------------------------------------------------------
 
     def to_torch(self) -> nn.Module:

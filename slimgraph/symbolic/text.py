@@ -47,6 +47,7 @@ Shown = tuple[str, int]
 def expression_text(root: Variable) -> str:
     """The expression in the notation it was written in, with `^` for powers.
 
+    >>> import torch
     >>> from slimgraph import variable
     >>> x = variable("x")
     >>> expression_text(2 * (x + 1) ** 2 - torch.sin(x)[:, 0])
