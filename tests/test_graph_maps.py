@@ -19,6 +19,7 @@ from slimgraph.graph import (
     GenericNeurons,
     GraphHolder,
     GraphModule,
+    GraphNode,
     LinearWeights,
     bag_graph,
     connect_modules,
@@ -142,6 +143,18 @@ def held(*modules: GraphModule) -> GraphHolder:
     for a, b in zip(modules, modules[1:], strict=False):
         connect_modules(a, b)
     return GraphHolder(modules[0].input_nodes, modules[-1].output_nodes, "whole")
+
+
+def test_one_alias_before_and_behind_the_weights_is_no_cycle():
+    """The alias keeps its wires apart, and its matrix is the one of the weights in between."""
+    weights, alias = lin(2, 2), AliasConnection.of_size(4, 4, "alias")
+    connect_modules(alias, weights, [0, 1])
+    connect_modules(weights, alias, dest_indices=[2, 3])
+    W, bias = dense(GraphHolder(alias.input_nodes[:2], alias.output_nodes[2:], "whole"))
+    assert torch.equal(W, torch.ones(2, 2)) and bias is None
+    connect_modules(alias, alias, 2, 0)
+    with pytest.raises(OptionError, match="cycle"):
+        dense(GraphHolder([GraphNode()] * 2, alias.output_nodes[2:], "whole"))
 
 
 def looped() -> GraphHolder:
