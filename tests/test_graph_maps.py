@@ -393,6 +393,7 @@ def test_modules_with_a_shape_stand_open_in_nodes():
     graph = Problem([*nodes, Node(Own(), ["z"], ["w"], name="any")], PenaltyLoss()).as_graph()
     assert names(graph) == ["any", "net.0_Linear", "net.1_Tanh", "own"]
     assert (graph.size_in, graph.size_out) == (2, 3 + 1 + 1)
+    assert Node(net, ["x"], ["y"]).as_graph().name == "Sequential"
 
 
 def test_a_problem_in_a_node_is_opened_under_the_names_of_the_node():
@@ -412,6 +413,24 @@ def test_what_is_seen_ahead_is_as_many_wires_wide():
     # The start of x, and one r, which the seer sees at three steps.
     assert graph.size_in == 2 + 1
     assert parts == {"step": (2, 2), "r ahead": (1, 3), "seer": (3, 1)}
+
+
+def test_the_width_of_what_stands_beside_what_is_seen_ahead_is_the_rest():
+    knows = Node(nn.Linear(1, 1), ["r"], ["q"], name="knows")
+    seer = Node(nn.Linear(5, 1), ["r", "s"], ["e"], name="seer")
+    graph = SystemPreview([knows, seer], {"r": ["seer"]}, {"r": 2}, nstep_key="r").as_graph()
+    # One r, and what is left of five inputs when r is seen at three steps.
+    assert graph.size_in == 1 + 2
+    assert names(graph, LinearWeights) == ["knows", "seer"]
+
+
+def test_a_result_that_is_discarded_is_not_among_the_wires():
+    node = Node(slim.LSTMCell(2, 3), ["x", "h", "c"], ["_", "c"], name="cell")
+    graph = node.as_graph()
+    assert graph.size_out == 3
+    assert {m.name for wire in graph.output_nodes for m in wire.source_modules} == {"cell.c"}
+    last = Node(slim.RNN(2, 3, batch_first=True), ["x"], ["_", "h"], name="last").as_graph()
+    assert last.size_out == 3
 
 
 def test_the_page_of_the_component_graph_says_what_happens():

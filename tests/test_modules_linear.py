@@ -375,8 +375,10 @@ def test_linear_comes_back_from_its_graph(has_bias, hold):
     assert list(found.state_dict()) == list(linear.state_dict())
     assert all(torch.equal(value, found.state_dict()[key]) for key, value in linear.state_dict().items())
     with torch.no_grad():
-        linear.weight.zero_()
+        for parameter in linear.parameters():
+            parameter.zero_()
     assert graph.weights.ne(0).all()
+    assert graph.biases is None or graph.biases.ne(0).all()
 
 
 def test_a_map_and_an_alias_become_weights():
