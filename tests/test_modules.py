@@ -352,6 +352,8 @@ def test_force_leaves_out_the_check():
     module.weight = torch.ones(3, 3)
     assert module.weight is weight
     assert weight.shape == (3, 3)
+    module.set_attributes({"weight": torch.zeros(4, 4), "v": [1.0, 2.0]})
+    assert module.weight is weight and weight.shape == (4, 4) and module.v.tolist() == [1, 2]
 
 
 # ---- declarations
@@ -501,6 +503,13 @@ def test_arrays_are_answered_with_arrays():
     assert isinstance(record["b"]["v"], np.ndarray)
     np.testing.assert_allclose(output, module(x())[0].detach())
     module.set_attributes(state)
+
+
+def test_an_answer_does_not_share_the_memory_of_what_came_in():
+    given = np.zeros((4, 2), dtype=np.float32)
+    output, _, _ = Module.from_torch(nn.Identity())(given)
+    output += 1
+    assert not given.any()
 
 
 def test_forward_alone_is_enough():
