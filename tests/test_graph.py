@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 
 import networkx as nx
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -346,6 +347,12 @@ REFUSED = {
     "an index that is none": (
         lambda: connect_modules(named("a"), named("b"), [0.5]), OptionError, ["output", "0.5", "'a'"],
     ),
+    "a mask": (
+        lambda: connect_modules(named("a"), named("b"), [True]), OptionError, ["output", "whole numbers", "True"],
+    ),
+    "a mask of numpy": (
+        lambda: connect_modules(named("a"), named("b"), None, np.array([True])), OptionError, ["input", "True"],
+    ),
     "indices that are none": (
         lambda: connect_modules(named("a"), named("b"), None, "x"), OptionError, ["input", "'x'", "'b'"],
     ),
@@ -415,6 +422,15 @@ def test_what_cannot_be_is_refused_in_words(what):
         assert word in str(caught.value), str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "index", [1, -1, np.int64(1), np.array([1]), torch.tensor(1), [1], range(1, 2), slice(1, None)]
+)
+def test_an_index_is_whatever_counts(index):
+    a, b = named("a", 1, 2), named("b", 2, 1)
+    connect_modules(a, b, index, index)
+    assert b.input_nodes[1] is a.output_nodes[1] and b.input_nodes[0] is not a.output_nodes[0]
+
+
 def test_a_refused_connection_has_changed_nothing():
     a, b = named("a", 1, 3), named("b", 2, 1)
     for indices in ((None, None), ([0, 1], [0, 5])):
@@ -464,6 +480,24 @@ def test_the_networkx_form_folds_wires_and_marks_what_closes_a_loop():
     assert edges["a", "b"] == ("3 wires", {"count": 3})
     assert edges["b", "a"] == ("2 wires", {"count": 2, "feedback": True})
     assert a.draw().dot.count("3 wires") == 1 and "flowchart" in a.draw().mermaid
+
+
+def test_a_loop_is_closed_by_the_edge_that_leads_back_to_what_the_inputs_reach_first():
+    a, b, clock = named("a"), named("b", 2, 1), named("clock", 0, 1)
+    for source, dest, place in ((a, b, 0), (b, a, 0), (clock, b, 1)):
+        connect_modules(source, dest, dest_indices=place)
+    form = a.to_networkx()
+    closing = [(t, h) for t, h, d in form.edges(data=True) if d.get("feedback")]
+    assert [(form.nodes[t]["label"][0], form.nodes[h]["label"][0]) for t, h in closing] == [("a", "b")]
+
+
+def test_two_ways_to_one_module_are_no_loop_and_a_holder_has_one_way_in_and_out():
+    a, b, c, d = named("a", 1, 2), named("b"), named("c"), named("d", 2, 1)
+    for source, dest, out, into in ((a, b, 0, 0), (a, c, 1, 0), (b, d, 0, 0), (c, d, 0, 1)):
+        connect_modules(source, dest, out, into)
+    form = GraphHolder(a.input_nodes, d.output_nodes).to_networkx()
+    assert not any(data.get("feedback") for *_, data in form.edges(data=True))
+    assert {(t, h) for t, h in form.edges() if not (t.isdecimal() and h.isdecimal())} == {("in", "0"), ("1", "out")}
 
 
 def test_a_graph_of_thousands_of_wires_is_a_small_picture():

@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from slimgraph import Node, PenaltyLoss, Problem, System, SystemPreview, blocks, slim
+from slimgraph import Node, PenaltyLoss, Problem, System, SystemPreview, blocks, modules, slim
 from slimgraph.errors import DtypeError, OptionError, ShapeError, SlimgraphError
 from slimgraph.graph import (
     AliasConnection,
     GenericNeurons,
     GraphHolder,
     GraphModule,
+    GraphNode,
     LinearWeights,
     bag_graph,
     connect_modules,
@@ -144,6 +145,39 @@ def held(*modules: GraphModule) -> GraphHolder:
     return GraphHolder(modules[0].input_nodes, modules[-1].output_nodes, "whole")
 
 
+def test_one_alias_before_and_behind_the_weights_is_no_cycle():
+    """The alias keeps its wires apart, and its matrix is the one of the weights in between."""
+    weights, alias = lin(2, 2), AliasConnection.of_size(4, 4, "alias")
+    connect_modules(alias, weights, [0, 1])
+    connect_modules(weights, alias, dest_indices=[2, 3])
+    W, bias = dense(GraphHolder(alias.input_nodes[:2], alias.output_nodes[2:], "whole"))
+    assert torch.equal(W, torch.ones(2, 2)) and bias is None
+    connect_modules(alias, alias, 2, 0)
+    with pytest.raises(OptionError, match="cycle"):
+        dense(GraphHolder([GraphNode()] * 2, alias.output_nodes[2:], "whole"))
+
+
+def test_a_wire_to_start_from_is_what_comes_in_and_not_what_is_written_on_it():
+    first, second = lin(1, 2), lin(2, 1)
+    whole = held(first, second)
+    W, _ = dense(whole, [*first.input_nodes, first.output_nodes[0]])
+    assert W.tolist() == [[1.0], [1.0]]
+
+
+def test_a_graph_is_a_copy_both_ways():
+    layer, rnn = nn.Linear(2, 1).requires_grad_(False), slim.RNN(1, 1).requires_grad_(False)
+    graph, loop = module_graph(layer), rnn.as_graph()
+    (neurons,) = find_modules_of_subclass(loop, GenericNeurons)
+    made = [*dense(graph), *(w.weights for w in find_modules_of_subclass(loop, LinearWeights)), neurons.start]
+    made += [graph.weights, graph.biases]
+    before = [tensor.clone() for tensor in made]
+    for parameter in (*layer.parameters(), *rnn.parameters()):
+        parameter.add_(1)
+    assert all(torch.equal(now, then) for now, then in zip(made, before, strict=True))
+    dense(graph)[0].add_(1), dense(graph)[1].add_(1)
+    assert torch.equal(graph.weights, before[-2]) and torch.equal(graph.biases, before[-1])
+
+
 def looped() -> GraphHolder:
     a, b = lin(1, 1, "a"), lin(1, 1, "b")
     whole = held(a, b)
@@ -201,6 +235,8 @@ def test_an_rnn_is_rebuilt_from_its_graph_with_the_same_outputs(bias, layers, hi
     x, h = torch.randn(2, 3).double(), torch.randn(2, 4).double()
     assert torch.allclose(cell(x, h), rnn.cells[0](x, h))
     assert slim.RNN.from_graph(rnn.as_graph(), batch_first=True).batch_first
+    fixed = slim.RNN(3, 4, layers, learn_init=False)
+    assert not slim.RNN.from_graph(fixed.as_graph()).learn_init
 
 
 def test_the_recurrence_of_every_kind_of_cell_is_found():
@@ -225,11 +261,36 @@ def test_the_graph_of_a_recurrence_has_its_maps_and_no_others(cls, options):
     assert recurrent == {id(m) for cell in rnn.cells for m in cell.maps()[1]}
 
 
+def test_the_states_of_gated_cells_hear_their_gates_and_the_state_before():
+    heard = {
+        slim.GRUCell: {"gate_n": ["input_map_n", "hidden_map_n", "gate_r"], "h": ["gate_n", "gate_z", "h"]},
+        slim.LSTMCell: {"c": ["gate_i", "gate_f", "gate_g", "c"], "h": ["gate_o", "c"]},
+    }
+    for cls, writers in heard.items():
+        by_name = {m.name: m for m in bag_graph(cls(2, 3).as_graph())[1]}
+        for name, each in writers.items():
+            sources = [[m.name for m in wire.source_modules] for wire in by_name[name].input_nodes]
+            assert sources == [[one] for one in each for _ in range(3)]
+
+
 def test_what_is_no_rnn_is_told_by_name():
     for graph, words in (
         (slim.LSTM(2, 3).as_graph(), ["RNN", "LSTM", "GraphModule 'layer 0.h'"]),
         (slim.Linear(2, 3).as_graph(), ["RNN", "LinearWeights 'Linear' holds no neurons"]),
         (slim.RNN(3, 3, 2, residual=True).as_graph(), ["RNN", "'RNN'"]),
+    ):
+        with pytest.raises(OptionError) as caught:
+            slim.RNN.from_graph(graph)
+        assert all(word in str(caught.value) for word in words), str(caught.value)
+    rnn = slim.RNN(2, 3).as_graph()
+    silent = slim.RNN(2, 3).as_graph()
+    find_modules_of_subclass(silent, GenericNeurons)[0].computational_module = None
+    first = slim.RNNCell(2, 3, nonlin=torch.tanh)
+    for graph, words in (
+        (GraphHolder(rnn.input_nodes, rnn.output_nodes[::-1], "turned"), ["last layer", "'turned' gives other wires"]),
+        (silent, ["needs a function for GenericNeurons 'layer 0.nonlin'", "None"]),
+        (held(first.as_graph(), slim.RNNCell(3, 3, nonlin=torch.relu).as_graph()), ["one function", "tanh", "relu"]),
+        (held(first.as_graph(), slim.RNNCell(3, 4, nonlin=torch.tanh).as_graph()), ["one size", "[3, 4]"]),
     ):
         with pytest.raises(OptionError) as caught:
             slim.RNN.from_graph(graph)
@@ -322,6 +383,19 @@ def test_cells_and_recurrences_stand_open_in_nodes():
     assert (lstm.size_in, lstm.size_out) == (2, 8) and "lstm.layer 0.hidden_map_i" in names(lstm)
 
 
+def test_modules_with_a_shape_stand_open_in_nodes():
+    class Own(modules.Module):
+        def forward(self, x):
+            return x.mean(-1, keepdim=True)
+
+    net = modules.Sequential(modules.Linear((2, 3)), nn.Tanh())
+    nodes = [Node(net, ["x"], ["y"], name="net"), Node(Own((3, 1)), ["y"], ["z"], name="own")]
+    graph = Problem([*nodes, Node(Own(), ["z"], ["w"], name="any")], PenaltyLoss()).as_graph()
+    assert names(graph) == ["any", "net.0_Linear", "net.1_Tanh", "own"]
+    assert (graph.size_in, graph.size_out) == (2, 3 + 1 + 1)
+    assert Node(net, ["x"], ["y"]).as_graph().name == "Sequential"
+
+
 def test_a_problem_in_a_node_is_opened_under_the_names_of_the_node():
     inner = Problem([Node(nn.Linear(2, 3), ["x"], ["y"], name="a")], PenaltyLoss())
     graph = Problem(
@@ -339,6 +413,24 @@ def test_what_is_seen_ahead_is_as_many_wires_wide():
     # The start of x, and one r, which the seer sees at three steps.
     assert graph.size_in == 2 + 1
     assert parts == {"step": (2, 2), "r ahead": (1, 3), "seer": (3, 1)}
+
+
+def test_the_width_of_what_stands_beside_what_is_seen_ahead_is_the_rest():
+    knows = Node(nn.Linear(1, 1), ["r"], ["q"], name="knows")
+    seer = Node(nn.Linear(5, 1), ["r", "s"], ["e"], name="seer")
+    graph = SystemPreview([knows, seer], {"r": ["seer"]}, {"r": 2}, nstep_key="r").as_graph()
+    # One r, and what is left of five inputs when r is seen at three steps.
+    assert graph.size_in == 1 + 2
+    assert names(graph, LinearWeights) == ["knows", "seer"]
+
+
+def test_a_result_that_is_discarded_is_not_among_the_wires():
+    node = Node(slim.LSTMCell(2, 3), ["x", "h", "c"], ["_", "c"], name="cell")
+    graph = node.as_graph()
+    assert graph.size_out == 3
+    assert {m.name for wire in graph.output_nodes for m in wire.source_modules} == {"cell.c"}
+    last = Node(slim.RNN(2, 3, batch_first=True), ["x"], ["_", "h"], name="last").as_graph()
+    assert last.size_out == 3
 
 
 def test_the_page_of_the_component_graph_says_what_happens():

@@ -292,6 +292,36 @@ def test_declaring_again_is_refused_after_construction(declaration):
     assert isinstance(module.weight, nn.Parameter)
 
 
+@pytest.mark.parametrize("name", ["plain", "a", "shape", "note"])
+def test_a_name_that_something_else_has_cannot_be_declared(name):
+    module = Pair()
+    module.note = "mine"
+    with refused(OptionError, "Pair", f"{name!r}", "exists"):
+        setattr(module, name, Parameter(torch.ones(2)))
+    assert not module._has_registered_attribute(name)
+    with refused(OptionError, "Leaky", "'weight'", "exists"):
+        module.a._register_module("weight", nn.Linear(2, 2))
+
+
+def test_a_module_may_take_the_place_of_a_state():
+    module = Leaky()
+    module.v = nn.Linear(2, 2)
+    assert list(module.state()) == ["steps"]
+    assert module.parameters()["v"]["weight"] is module.v.weight
+
+
+def test_what_is_set_to_none_is_left_out_and_stays_away():
+    module = Leaky()
+    module.v = module.tau = None
+    assert list(module.state()) == ["steps"]
+    assert list(module.parameters().keys()) == ["weight"]
+    assert module.attributes_named(["v", "tau"]) == {}
+    module.set_attributes(module.state()).reset_state().reset_parameters()
+    assert module.v is None and module.tau is None and "v" not in vars(module)
+    with refused(UnknownOptionError, "Leaky has no attribute 'v'", "It has weight, steps, mask, dt"):
+        module.set_attributes({"v": [1.0, 1.0]})
+
+
 def test_a_subclass_declares_anew_in_its_constructor():
     class Slow(Leaky):
         def __init__(self):
@@ -322,6 +352,8 @@ def test_force_leaves_out_the_check():
     module.weight = torch.ones(3, 3)
     assert module.weight is weight
     assert weight.shape == (3, 3)
+    module.set_attributes({"weight": torch.zeros(4, 4), "v": [1.0, 2.0]})
+    assert module.weight is weight and weight.shape == (4, 4) and module.v.tolist() == [1, 2]
 
 
 # ---- declarations
@@ -445,6 +477,17 @@ def test_a_chain_collects_states_that_can_be_set():
     assert module.a.v.tolist() == [2, 2]
 
 
+def test_two_states_of_one_name_are_refused_in_a_chain():
+    first, second = Leaky(), Leaky()
+    with refused(WiringError, "'Leaky'", "other names"):
+        second(first(x()))
+    with refused(WiringError, "'a'"):
+        pair = Pair()
+        pair.a(pair.b(pair.a(x())))
+    # What has no state loses none.
+    assert Linear((2, 2))(Linear((2, 2))(x())).name is None
+
+
 def test_a_plain_triple_goes_on_with_its_states():
     module = Pair()
     _, state, record = module.b((x(), {"a": {"v": 1}}, {}))
@@ -460,6 +503,13 @@ def test_arrays_are_answered_with_arrays():
     assert isinstance(record["b"]["v"], np.ndarray)
     np.testing.assert_allclose(output, module(x())[0].detach())
     module.set_attributes(state)
+
+
+def test_an_answer_does_not_share_the_memory_of_what_came_in():
+    given = np.zeros((4, 2), dtype=np.float32)
+    output, _, _ = Module.from_torch(nn.Identity())(given)
+    output += 1
+    assert not given.any()
 
 
 def test_forward_alone_is_enough():
@@ -525,6 +575,8 @@ def test_states_are_repeated_over_the_batch():
     v = torch.rand(3)
     _, (state,) = Module((3, 3))._auto_batch(torch.rand(2, 5, 3), (v,))
     assert torch.equal(state, torch.stack([v, v]))
+    _, (array,) = Module((3, 3))._auto_batch(np.ones((2, 5, 3)), (v.numpy(),))
+    assert torch.equal(array, state)
 
 
 @pytest.mark.parametrize(

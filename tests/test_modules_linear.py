@@ -12,7 +12,15 @@ from torch import nn
 
 from slimgraph import slim
 from slimgraph.errors import DtypeError, OptionError, ShapeError, UnknownMapError, UnknownOptionError
-from slimgraph.graph import AliasConnection, GraphHolder, GraphModule, LinearWeights, as_GraphHolder, bag_graph
+from slimgraph.graph import (
+    AliasConnection,
+    GraphHolder,
+    GraphModule,
+    LinearWeights,
+    as_GraphHolder,
+    bag_graph,
+    connect_modules,
+)
 from slimgraph.graph.convert import dense
 from slimgraph.modules import (
     Linear,
@@ -367,8 +375,10 @@ def test_linear_comes_back_from_its_graph(has_bias, hold):
     assert list(found.state_dict()) == list(linear.state_dict())
     assert all(torch.equal(value, found.state_dict()[key]) for key, value in linear.state_dict().items())
     with torch.no_grad():
-        linear.weight.zero_()
+        for parameter in linear.parameters():
+            parameter.zero_()
     assert graph.weights.ne(0).all()
+    assert graph.biases is None or graph.biases.ne(0).all()
 
 
 def test_a_map_and_an_alias_become_weights():
@@ -382,6 +392,12 @@ def crossed() -> GraphHolder:
     return GraphHolder(inner.input_nodes[::-1], inner.output_nodes, "crossed")
 
 
+def fed_back() -> GraphHolder:
+    inner = LinearWeights.of_size(2, 2, "inner", weights=torch.eye(2))
+    connect_modules(inner, inner)
+    return GraphHolder(inner.input_nodes, inner.output_nodes, "fed back")
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -389,9 +405,10 @@ def crossed() -> GraphHolder:
         (lambda: GraphModule.of_size(2, 2, name="plant"), ["GraphModule 'plant'"]),
         (lambda: as_GraphHolder(GraphModule.of_size(2, 2, name="plant")), ["GraphModule 'plant'"]),
         (crossed, ["'crossed'"]),
+        (fed_back, ["loop", "'fed back'"]),
         (lambda: 5, ["int", "5"]),
     ],
-    ids=["two", "another", "another held", "crossed", "no graph"],
+    ids=["two", "another", "another held", "crossed", "fed back", "no graph"],
 )
 def test_other_graphs_are_refused_by_name(make, words):
     with refused(OptionError, "Linear.from_graph", *words):

@@ -10,6 +10,9 @@ import operator
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
+import torch
+
 from slimgraph.errors import OptionError, ShapeError, WiringError
 from slimgraph.graph.kinds import AliasConnection
 from slimgraph.graph.parts import End, GraphModule, GraphModuleBase, readers, writers
@@ -113,12 +116,15 @@ def _chosen(graph: Any, side: str, indices: Any) -> range | list[int]:
         return every
     if isinstance(indices, slice):
         return every[indices]
-    given = [indices] if isinstance(indices, int) else indices
+    given = [indices] if hasattr(indices, "__index__") and not getattr(indices, "ndim", 0) else indices
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise OptionError(f"{side} indices are an int, a slice or ints; got {indices!r} for {graph.title}")
     found = []
     for index in given:
         try:
+            # A mask would choose the wires 0 and 1.
+            if isinstance(index, bool) or getattr(index, "dtype", None) in (np.dtype(bool), torch.bool):
+                raise TypeError("a truth value")
             found.append(every[operator.index(index)])
         except TypeError as error:
             raise OptionError(f"{side} indices are whole numbers; got {index!r} for {graph.title}") from error

@@ -23,6 +23,9 @@ KEEP_SIZE = (
     nn.Identity, nn.Dropout, nn.AlphaDropout, nn.LayerNorm, nn.RMSNorm,
 )  # fmt: skip
 
+Step = tuple[Any, slice]
+"""A module, and which of its wires are meant."""
+
 
 def wires(count: int) -> list[GraphNode]:
     """That many new wires."""
@@ -115,10 +118,11 @@ def dense(
         return graph.weights.clone(), None if graph.biases is None else graph.biases.clone()
     start = list(graph.input_nodes) if inputs is None else list(inputs)
     end = list(graph.output_nodes) if outputs is None else list(outputs)
-    modules = _between(graph.title, Members(start), end)
+    steps = _between(graph.title, Members(start), end)
+    modules = list(Members(module for module, _ in steps))
     weights = [module for module in modules if isinstance(module, LinearWeights)]
     _check_weights(graph.title, modules, weights)
-    values = _run(modules, start, weights[0].weights)
+    values = _run(steps, start, weights[0].weights)
     rows = torch.stack([values[id(wire)] for wire in end])
     biased = any(module.biases is not None for module in weights)
     return rows[:, :-1].mT.contiguous(), rows[:, -1].clone() if biased else None
@@ -133,14 +137,14 @@ def _check_weights(title: str, modules: list[Any], weights: list[LinearWeights])
             raise DtypeError(f"{title} needs weights of one dtype, got {ours} and {theirs}")
 
 
-def _run(modules: list[Any], start: list[GraphNode], like: Tensor) -> dict[int, Tensor]:
+def _run(steps: list[Step], start: list[GraphNode], like: Tensor) -> dict[int, Tensor]:
     """For each wire one number an input, and a last one for the biases: what it is of these."""
     unit = torch.eye(len(start), len(start) + 1, dtype=like.dtype, device=like.device)
     given = {id(wire): row for wire, row in zip(start, unit, strict=True)}
     values = dict(given)
-    for module in modules:
-        arriving = torch.stack([values[id(wire)] for wire in module.input_nodes])
-        for wire, row in zip(module.output_nodes, _through(module, arriving), strict=True):
+    for module, places in steps:
+        arriving = torch.stack([values[id(wire)] for wire in module.input_nodes[places]])
+        for wire, row in zip(module.output_nodes[places], _through(module, arriving), strict=True):
             # Several that write on one wire add up; where we start, nothing does.
             if id(wire) not in given:
                 values[id(wire)] = values[id(wire)] + row if id(wire) in values else row
@@ -156,38 +160,57 @@ def _through(module: Any, arriving: Tensor) -> Tensor:
     return leaving
 
 
-def _between(title: str, inputs: Members, outputs: list[GraphNode]) -> list[Any]:
-    """The modules on the way from the wires `inputs` to `outputs`, each after those that it hears."""
+def _steps(wires: Iterable[GraphNode]) -> list[Step]:
+    """What writes on `wires`: a module, or of an alias, which keeps its wires apart, that one connection."""
+    return [
+        (module, part)
+        for wire in wires
+        for module in wire.source_modules
+        for part in (
+            [slice(place, place + 1) for place in module.output_nodes.places(wire)]
+            if isinstance(module, AliasConnection)
+            else [slice(None)]
+        )
+    ]
+
+
+def _between(title: str, inputs: Members, outputs: list[GraphNode]) -> list[Step]:
+    """The steps on the way from the wires `inputs` to `outputs`, each after those that it hears."""
     loose = [wire for wire in outputs if wire not in inputs]
     if any(not wire.source_modules for wire in loose):
         raise ShapeError(f"nobody writes on one of the outputs of {title}")
-    # Backwards from the outputs: a module is done when all that write on its inputs are.
-    state: dict[int, bool] = {}
-    order: list[Any] = []
-    for start in [m for wire in loose for m in wire.source_modules]:
-        trail: list[tuple[Any, Iterator[Any]]] = []
+    # Backwards from the outputs: a step is done when all that write on its inputs are.
+    state: dict[Any, bool] = {}
+    order: list[Step] = []
+    for start in _steps(loose):
+        trail: list[tuple[Step, Iterator[Step]]] = []
         _enter(start, inputs, state, trail, title)
         while trail:
-            module, before = trail[-1]
+            step, before = trail[-1]
             following = next(before, None)
             if following is None:
                 trail.pop()
-                state[id(module)] = True
-                order.append(module)
+                state[_key(step)] = True
+                order.append(step)
             else:
                 _enter(following, inputs, state, trail, title)
     return order
 
 
-def _enter(module: Any, inputs: Members, state: dict[int, bool], trail: list[Any], title: str) -> None:
-    if state.get(id(module)):
+def _key(step: Step) -> tuple[int, int | None]:
+    return id(step[0]), step[1].start
+
+
+def _enter(step: Step, inputs: Members, state: dict[Any, bool], trail: list[Any], title: str) -> None:
+    module, places = step
+    if state.get(_key(step)):
         return
-    if id(module) in state:
+    if _key(step) in state:
         raise OptionError(f"{title} has a cycle at {module.title}: no matrix is the same")
     if not isinstance(module, LinearWeights | AliasConnection):
         raise OptionError(f"{title} holds {module.title}, which is no LinearWeights: no matrix is the same")
-    state[id(module)] = False
-    loose = [wire for wire in module.input_nodes if wire not in inputs]
+    state[_key(step)] = False
+    loose = [wire for wire in module.input_nodes[places] if wire not in inputs]
     if any(not wire.source_modules for wire in loose):
         raise ShapeError(f"{title} does not say what comes into {module.title}: nobody writes on one of its inputs")
-    trail.append((module, iter([m for wire in loose for m in wire.source_modules])))
+    trail.append((step, iter(_steps(loose))))

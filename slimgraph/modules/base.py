@@ -65,7 +65,12 @@ class ModuleBase(nn.Module, metaclass=ModuleMeta):
                     f" in place, or delete it first: del module.{name}"
                 )
             delattr(self, name)
-        val.attach(self, name, f"{self._title}.{name}")
+        try:
+            val.attach(self, name, f"{self._title}.{name}")
+        except KeyError as error:
+            if not hasattr(self, name):
+                raise
+            raise OptionError(f"{self._title} cannot declare {name!r}: {error.args[0]}; take another name") from error
         self._get_attribute_registry()[0][name] = val
 
     def _register_module(self, name: str, mod: nn.Module, family: Any = None) -> None:
@@ -76,7 +81,10 @@ class ModuleBase(nn.Module, metaclass=ModuleMeta):
 
     def add_module(self, name: str, module: nn.Module | None) -> None:
         """torch's; a Module goes by the name that it was given last."""
-        super().add_module(name, module)
+        try:
+            super().add_module(name, module)
+        except KeyError as error:
+            raise OptionError(f"{self._title} cannot hold a module {name!r}: {error.args[0]}") from error
         if isinstance(module, ModuleBase):
             vars(module)["_name"] = name
 
@@ -106,6 +114,7 @@ class ModuleBase(nn.Module, metaclass=ModuleMeta):
             self._register_attribute(name, value)
         elif isinstance(value, nn.Module):
             super().__setattr__(name, value)
+            vars(self).get("_attributes", {}).pop(name, None)
             if isinstance(value, ModuleBase) and self._modules.get(name) is value:
                 vars(value)["_name"] = name
         elif value is None or not self._written_in_place(name, value):
@@ -141,7 +150,8 @@ class ModuleBase(nn.Module, metaclass=ModuleMeta):
     def _reset_attribute(self, name: str) -> Self:
         """Restore the given data of one attribute, or draw it anew, in place."""
         value = self._attributes[name].draw(f"{self._title}.{name}")
-        if name in self._parameters and self._parameters[name] is None:
+        # What was set to None, as a bias may be, stays away.
+        if tensor_of(self, name) is None and (name in self._parameters or name in self._buffers):
             return self
         write(self, name, value)
         return self

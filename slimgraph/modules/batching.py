@@ -33,7 +33,7 @@ def auto_batch(
                 f"{title} needs a last axis of size {size_in} (or 1), got {data.shape[-1]} (shape {tuple(given)})"
             )
         data = data.expand(-1, -1, size_in)
-    states = tuple(states)
+    states = tuple(torch.as_tensor(state) for state in states)
     targets = [tuple(state.shape) for state in states] if target_shapes is None else [tuple(t) for t in target_shapes]
     if len(targets) != len(states):
         raise ShapeError(f"{title} needs one target shape for each of {len(states)} states, got {len(targets)}")

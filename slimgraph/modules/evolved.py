@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from slimgraph.errors import WiringError
+
 States = dict[str, Any]
 
 
@@ -30,9 +32,17 @@ class Evolved(tuple[Any, States, States]):
         return tuple(self), self.name
 
     def then(self, triple: Any, name: str) -> Evolved:
-        """The triple of the next module in the chain, with all states and records by name."""
+        """The triple of the next module in the chain, with all states and records by name.
+
+        Raises `WiringError` where the state of one module would take the place of another's.
+        """
         output, state, record = triple
         states, records = ({self.name: one} if self.name is not None else one for one in self[1:])
+        if _any_leaf(states.get(name)) and _any_leaf(state):
+            raise WiringError(
+                f"two states in one chain would stand under {name!r}; assign the modules to attributes of other names,"
+                " or put them into a Sequential"
+            )
         return Evolved((output, {**states, name: state}, {**records, name: record}))
 
 
@@ -46,6 +56,11 @@ def _unflatten(parts: Any, name: str | None) -> Evolved:
 
 
 pytree.register_pytree_node(Evolved, _flatten, _unflatten, serialized_type_name="slimgraph.modules.Evolved")
+
+
+def _any_leaf(state: Any) -> bool:
+    """Whether a nested state holds anything."""
+    return any(map(_any_leaf, state.values())) if isinstance(state, dict) else state is not None
 
 
 def from_array(data: np.ndarray) -> Tensor:

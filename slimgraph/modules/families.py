@@ -62,8 +62,13 @@ def parameters_of(module: nn.Module, default: Any) -> Iterator[tuple[str, Any, A
 def declared_as(module: nn.Module, kind: str) -> Iterator[tuple[str, Any, Any]]:
     """Name, family and value of the attributes of the module itself that are declared by the class `kind`, or below."""
     for name, declaration in declared(module).items():
-        if kind in [cls.__name__ for cls in type(declaration).__mro__]:
+        if kind in [cls.__name__ for cls in type(declaration).__mro__] and not emptied(module, name):
             yield name, declaration.family, getattr(module, name)
+
+
+def emptied(module: nn.Module, name: str) -> bool:
+    """Whether a tensor of this name was set to None."""
+    return any(tensors.get(name, module) is None for tensors in (module._parameters, module._buffers))
 
 
 def named(module: ModuleBase, names: Any) -> dict[str, Any]:
@@ -72,6 +77,6 @@ def named(module: ModuleBase, names: Any) -> dict[str, Any]:
 
     def own(m: nn.Module, default: Any) -> dict[str, Any]:
         registry = declared(m)
-        return {name: getattr(m, name) for name in wanted if name in registry}
+        return {name: getattr(m, name) for name in wanted if name in registry and not emptied(m, name)}
 
     return nested(module, own)

@@ -190,6 +190,8 @@ def held_alone(graph: Any) -> LinearWeights | AliasConnection:
     found: Any = graph
     if isinstance(graph, GraphHolder):
         inside = {id(module): module for side in graph.ends for port in side for module, _ in port}
+        if any(wire in graph.output_nodes for wire in graph.input_nodes):
+            raise OptionError(f"Linear.from_graph needs a holder without a loop, {graph.title} feeds back to itself")
         titles = ", ".join(module.title for module in inside.values())
         found = next(iter(inside.values()), None)
         # Each wire leads to its own place of the one module, and to nothing else.

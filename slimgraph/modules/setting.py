@@ -65,7 +65,7 @@ def write(module: nn.Module, name: str, value: Any) -> None:
 def unknown(module: nn.Module, name: str, path: str) -> UnknownOptionError:
     """The error for a name that the module does not have."""
     plain = [one for one in declared(module) if one in vars(module)]
-    names = [*(p for p, value in module._parameters.items() if value is not None), *module._buffers, *plain]
+    names = [name for name in (*module._parameters, *module._buffers) if tensor_of(module, name) is not None] + plain
     known = [*names, *module._modules]
     hint = did_you_mean(str(name), known) or f" It has {', '.join(known) or 'none'}."
     return UnknownOptionError(f"{path} has no attribute {name!r}.{hint}")

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from slimgraph.errors import DtypeError
-from slimgraph.graph import GraphModuleBase
+from slimgraph.errors import DtypeError, UnsupportedError
+from slimgraph.graph import GraphModule, GraphModuleBase
 from slimgraph.graph.convert import KEEP_SIZE, module_graph
 from slimgraph.modules.module import Module
 from slimgraph.modules.text import described
@@ -26,9 +26,23 @@ class TorchView(nn.Module):
         super().__init__()
         self.module = module
 
+    @property
+    def __name__(self) -> str:
+        # A node that has no name, and a picture, go by what they call.
+        return self.module.class_name
+
     def forward(self, input_data: Tensor) -> Tensor:
         # The module's own hooks run; its `__call__` would give the triple.
         return nn.Module.__call__(self.module, input_data)
+
+    def as_graph(self) -> GraphModuleBase:
+        """The component graph of its module, or, where that has none, one GraphModule of its size."""
+        try:
+            return self.module.as_graph()
+        except UnsupportedError:
+            if self.module.size_in is None or self.module.size_out is None:
+                raise
+            return GraphModule.of_size(self.module.size_in, self.module.size_out, self.module.class_name, self.module)
 
     def to_torch(self) -> TorchView:
         """Itself: it is the plain view."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from slimgraph.errors import OptionError, ShapeError
+from slimgraph.errors import OptionError, ShapeError, UnsupportedError
 from slimgraph.graph import (
     GraphHolder,
     GraphModule,
@@ -189,7 +189,7 @@ def _opened(node: Any, reads: Sequence[int | None]) -> Any:
     known = [width for width in reads if width is not None]
     try:
         graph = module_graph(inner, sum(known) if len(known) == inputs else None)
-    except OptionError:
+    except (OptionError, UnsupportedError):
         return None
     writes = [graph.size_out] * len(node.output_keys)
     rest = graph.size_in - sum(known)
