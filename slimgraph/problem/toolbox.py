@@ -79,9 +79,9 @@ class Toolbox(nn.Module):
         >>> problem = Problem([Node(nn.Linear(3, 1), ["x"], ["y"])], PenaltyLoss([variable("y").minimize()]))
         >>> problem.check({"x": torch.zeros(8, 3)}).notes
         ['4 parameters, all reached by the loss.']
-        >>> problem.check({"X": torch.zeros(8, 3)})
+        >>> problem.check({"level": torch.zeros(8, 3)})
         Traceback (most recent call last):
-        slimgraph.errors.MissingKeyError: node 'node_1' reads 'x', the data holds ['X'] and the nodes give ['y'].
+        slimgraph.errors.MissingKeyError: node 'node_1' reads 'x', the data holds ['level'] and the nodes give ['y'].
         """
         return check(self, data, allow_unused=allow_unused)
 
