@@ -212,7 +212,7 @@ class PenaltyLoss(nn.Module, metaclass=StrictOptions):
 
 def _all_of(kind: type, terms: Sequence[Any], what: str) -> list[Any]:
     if isinstance(terms, kind | Variable):
-        raise OptionError(f"{what} is a list; got one {type(terms).__name__}: {terms}. Write [{terms}]")
+        raise OptionError(f"{what} is a list; got one {type(terms).__name__}: {terms}. Write [...] around it")
     if not isinstance(terms, Iterable):
         raise OptionError(f"{what} is a list of {kind.__name__}s; got {terms!r}. Write [] for none")
     # A generator can be read once only.

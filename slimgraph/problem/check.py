@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeCopyMode, FakeTensorMode
 
 from slimgraph import wiring
 from slimgraph.errors import DataError, OverwriteError, SlimgraphError, WiringError
@@ -167,8 +167,10 @@ def _is_integer(value: Tensor) -> bool:
 def _without_numbers(error: Exception) -> str:
     """Who cannot run on fake tensors, and why."""
     where = next((note.split(", ")[0] for note in getattr(error, "__notes__", [])), "the loss")
-    reason = next(iter(str(error).splitlines()), "")
-    return f"{where.removeprefix('in ')} needs numbers ({cut(f'{type(error).__name__}: {reason}', 80)})"
+    reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+    if isinstance(error, DataDependentOutputException):
+        reason = "it asks for the value of a tensor"
+    return f"{where.removeprefix('in ')} needs numbers ({cut(reason, 80)})"
 
 
 def _copy(problem: Any) -> Any:
