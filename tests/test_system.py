@@ -22,6 +22,7 @@ from slimgraph.errors import (
     UnknownOptionError,
     WiringError,
 )
+from slimgraph.problem import Subgraph
 
 f64 = torch.float64
 
@@ -237,3 +238,15 @@ def test_an_error_inside_a_step_tells_node_step_and_shapes():
         "in node 'plant', (x, u) -> (x), at step 0 of 2 of system 'loop', "
         "called with x (2, 1) float32, u (2, 1) float32"
     ]
+
+
+@pytest.mark.parametrize("hold", [System, lambda nodes: Subgraph(nodes, ["y"])], ids=["System", "Subgraph"])
+def test_what_holds_nodes_freezes_lazy_and_integer_parameters_too(hold):
+    lazy = torch.nn.LazyLinear(1)
+    counts = torch.nn.ParameterList([torch.nn.Parameter(torch.arange(3), requires_grad=False)])
+    holder = hold([Node(torch.nn.Sequential(lazy, torch.nn.Identity()), ["x"], ["y"], name="lazy")])
+    holder.nodes[0].counts = counts
+    holder.freeze()
+    assert not any(p.requires_grad for p in holder.parameters())
+    holder.unfreeze()
+    assert lazy.weight.requires_grad and not counts[0].requires_grad

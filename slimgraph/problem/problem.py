@@ -15,6 +15,7 @@ from slimgraph.errors import DuplicateNameError, OptionError, StrictOptions
 from slimgraph.losses import PenaltyLoss
 from slimgraph.node import describe, node_list
 from slimgraph.node.as_graph import Held
+from slimgraph.node.holder import NodeHolder
 from slimgraph.node.keys import check_tensors
 from slimgraph.problem import picture
 from slimgraph.problem.nested import Nested, refuse_hidden_derivatives, refuse_inside
@@ -24,7 +25,7 @@ from slimgraph.symbolic.plan import require_grad
 from slimgraph.system import MovingHorizon
 
 
-class Problem(Nested, Toolbox, Drawable, metaclass=StrictOptions):
+class Problem(Nested, Toolbox, NodeHolder, Drawable, metaclass=StrictOptions):
     """`nodes` run over a batch, then `loss`; loss = objective_loss + penalty_loss + reg_loss.
 
     The nodes may stand in any order: each runs after the writers of what it reads. Those that touch a key which is
@@ -54,9 +55,6 @@ class Problem(Nested, Toolbox, Drawable, metaclass=StrictOptions):
         fit: mean((y - t)^2)
         constraint_1: y >= 0
     """
-
-    # nn.ModuleList, whose members the type checker would take for plain modules.
-    nodes: Any
 
     def __init__(
         self,
@@ -231,20 +229,6 @@ class Problem(Nested, Toolbox, Drawable, metaclass=StrictOptions):
         written = set(wiring.writers(self.run_order))
         terms = [key for term in self.loss.terms for key in term.keys if key not in written]
         return list(dict.fromkeys([*reads, *terms]))
-
-    def node(self, name: str) -> Any:
-        """The node of that name. Raises UnknownOptionError with the nearest one."""
-        return wiring.find(self.nodes, name)
-
-    def freeze(self) -> None:
-        """No parameter of the nodes is trained any more."""
-        for node in self.nodes:
-            node.freeze()
-
-    def unfreeze(self) -> None:
-        """Every parameter of the nodes is trained again."""
-        for node in self.nodes:
-            node.unfreeze()
 
     def __repr__(self) -> str:
         nodes = [line for node in self.run_order for line in repr(node).splitlines()]

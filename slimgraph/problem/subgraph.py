@@ -12,11 +12,12 @@ from slimgraph import wiring
 from slimgraph.doors import Drawable
 from slimgraph.errors import MissingKeyError, OptionError, StrictOptions, did_you_mean
 from slimgraph.node import describe, key_names, node_list
+from slimgraph.node.holder import NodeHolder
 from slimgraph.problem.export import densify, export
 from slimgraph.system import MovingHorizon
 
 
-class Subgraph(nn.Module, Drawable, metaclass=StrictOptions):
+class Subgraph(nn.Module, NodeHolder, Drawable, metaclass=StrictOptions):
     """Those of `nodes`, given in run order, that the keys `outputs` need; `problem.subgraph(outputs)` makes one.
 
     Calling it gives a new dict with `outputs` and nothing else. It holds the nodes themselves, so it is trained with
@@ -37,8 +38,6 @@ class Subgraph(nn.Module, Drawable, metaclass=StrictOptions):
     """
 
     kind = "node"
-    # nn.ModuleList, whose members the type checker would take for plain modules.
-    nodes: Any
 
     def __init__(self, nodes: Sequence[Any], outputs: Sequence[str | Any], name: str | None = None) -> None:
         super().__init__()
@@ -134,18 +133,6 @@ class Subgraph(nn.Module, Drawable, metaclass=StrictOptions):
             found += [key for key in optional if key not in known]
             known.update(found, node.output_keys)
         return found
-
-    def node(self, name: str) -> Any:
-        """The node of that name. Raises UnknownOptionError with the nearest one."""
-        return wiring.find(self.nodes, name)
-
-    def freeze(self) -> None:
-        """Its parameters, which are the problem's, are no longer trained."""
-        self.requires_grad_(False)
-
-    def unfreeze(self) -> None:
-        """Its parameters, which are the problem's, are trained again."""
-        self.requires_grad_(True)
 
     def to_networkx(self) -> Any:
         """Data, nodes and results, as a networkx MultiDiGraph."""

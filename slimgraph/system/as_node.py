@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from slimgraph import wiring
 from slimgraph.node import describe
 from slimgraph.node.as_graph import Held
+from slimgraph.node.holder import NodeHolder
 from slimgraph.system import picture
 
 
-class AsNode(nn.Module):
+class AsNode(nn.Module, NodeHolder):
     """What a System answers as a node, of another System too.
 
     Within each step of the outer one it runs all its own steps. A state that the data start begins at its present
@@ -29,8 +30,6 @@ class AsNode(nn.Module):
     keep: list[str]
     nsteps: int | None
     nstep_key: str
-    # nn.ModuleList, whose members the type checker would take for plain modules.
-    nodes: Any
 
     @property
     def output_keys(self) -> list[str]:
@@ -68,18 +67,6 @@ class AsNode(nn.Module):
         """Notes on `error` which system it came from, and the shapes it had."""
         shapes = ", ".join(f"{key} {describe(value)}" for key, value in data.items())
         error.add_note(f"in {self.title},{when} called with {shapes}")
-
-    def node(self, name: str) -> Any:
-        """The node of that name. Raises UnknownOptionError with the nearest one."""
-        return wiring.find(self.nodes, name)
-
-    def freeze(self) -> None:
-        """Its parameters are no longer trained."""
-        self.requires_grad_(False)
-
-    def unfreeze(self) -> None:
-        """Its parameters are trained again."""
-        self.requires_grad_(True)
 
     def places(self, label: str) -> list[str]:
         """The ids of its nodes in a graph where it stands under `label`."""

@@ -57,8 +57,6 @@ class System(AsNode, Drawable, metaclass=StrictOptions):
     """
 
     kind = "system"
-    # nn.ModuleList, whose members the type checker would take for plain modules.
-    nodes: Any
 
     def __init__(
         self,
