@@ -15,6 +15,7 @@ from slimgraph.data import DictDataset
 from slimgraph.errors import NonFiniteError, OptionError, StrictOptions
 from slimgraph.slim import project_
 from slimgraph.training.data import ShardedLoader
+from slimgraph.training.epoch_rows import EpochRows
 from slimgraph.training.named import (
     make_optimizer,
     make_problem,
@@ -95,7 +96,7 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
         if scheduler is not None and not isinstance(scheduler, LRScheduler):
             scheduler_factory(scheduler, self.scheduler_args)
         self._means = {stage: Means() for stage in ("train", "val", "test")}
-        self._outer: dict[int, dict[str, Tensor]] = {}
+        self._epoch_rows = EpochRows()
         self._resume: dict[str, Any] | None = None
 
     # ------------------------------------------------------------------ what Lightning asks for
@@ -130,11 +131,7 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
             self._refuse(values, batch_idx)
         self._means["train"].add(values, counted)
         if self._outer_step_due:
-            kept = {
-                key: output[prefix + key].detach()[:counted] for key in ("C_values", "index") if prefix + key in output
-            }
-            # By batch: an optimiser that calls the closure several times, as LBFGS, leaves the last call's.
-            self._outer[batch_idx] = kept
+            self._epoch_rows.keep(batch_idx, output, prefix, counted)
         share = counted * self.trainer.world_size / total
         loss = output[prefix + "loss"]
         return loss if share == 1 else share * loss
@@ -178,7 +175,7 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
             # checkpoint that was written right after that epoch's last batch.
             self._outer_step()
             self._means["train"] = Means()
-            self._outer = {}
+            self._epoch_rows = EpochRows()
 
     def on_train_epoch_end(self) -> None:
         self._log("train")
@@ -186,12 +183,12 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
 
     def _outer_step(self, complete: bool = False) -> None:
         # A fit that max_steps ends in mid-epoch has not seen every sample: the resumed one makes this step.
-        if not self._outer or not (complete or len(self._outer) >= self.trainer.num_training_batches):
+        seen = len(self._epoch_rows.batches)
+        if not seen or not (complete or seen >= self.trainer.num_training_batches):
             return
-        batches = [self._outer[i] for i in sorted(self._outer)]
         with torch.no_grad():
-            self.problem.loss.update({key: self._all_rows([b[key] for b in batches]) for key in batches[0]})
-        self._outer = {}
+            self.problem.loss.update(self._epoch_rows.gathered(self.device, self._world))
+        self._epoch_rows = EpochRows()
 
     def on_validation_epoch_start(self) -> None:
         self._means["val"] = Means()
@@ -215,7 +212,7 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
         mine = {
             "random": random_state(),
             "means": self._means["train"].state(),
-            "outer": {i: {key: v.cpu() for key, v in kept.items()} for i, kept in self._outer.items()},
+            "outer": self._epoch_rows.state(),
         }
         ranks = [mine]
         if self._world > 1:
@@ -238,7 +235,7 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
         self._resume = mine
         if len(ranks) == self._world:
             self._means["train"] = Means.from_state(mine["means"])
-            self._outer = mine["outer"]
+            self._epoch_rows = EpochRows(mine["outer"])
 
     # ------------------------------------------------------------------ helpers
 
@@ -291,20 +288,6 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
         options: Any = {"on_epoch": True, "on_step": False, "batch_size": 1, "sync_dist": True, "rank_zero_only": True}
         self.log(f"{stage}_loss", named.pop(f"{stage}_loss"), prog_bar=True, **options)
         self.log_dict(named, **options)
-
-    def _all_rows(self, parts: list[Tensor]) -> Tensor:
-        """The rows of every batch of this epoch, rank after rank; a rank may hold fewer than another."""
-        mine = torch.cat([part.to(self.device) for part in parts])
-        if self._world == 1:
-            return mine
-        counts = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self._world)]
-        torch.distributed.all_gather(counts, torch.tensor([len(mine)], device=self.device))
-        longest = max(int(n) for n in counts)
-        padded = mine.new_zeros((longest, *mine.shape[1:]))
-        padded[: len(mine)] = mine
-        gathered = [torch.empty_like(padded) for _ in counts]
-        torch.distributed.all_gather(gathered, padded)
-        return torch.cat([rows[: int(n)] for rows, n in zip(gathered, counts, strict=True)])
 
     def _refuse(self, values: Tensor, batch_idx: int) -> None:
         wrong = {t: float(v) for t, v in zip(self._terms, values, strict=True) if not torch.isfinite(v)}

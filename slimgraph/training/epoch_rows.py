@@ -1,0 +1,47 @@
+"""EpochRows: what an augmented Lagrangian is updated with: every sample of every device, of one epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class EpochRows:
+    """The values of the constraints of one epoch, by batch: `(samples, entries)`, and each sample's `index`."""
+
+    def __init__(self, batches: Mapping[int, dict[str, Tensor]] | None = None) -> None:
+        self.batches = dict(batches or {})
+
+    def keep(self, batch_idx: int, output: Mapping[str, Tensor], prefix: str, counted: int) -> None:
+        """Keeps the first `counted` rows of a problem's output, whose keys begin with `prefix`."""
+        # By batch: an optimiser that calls the closure several times, as LBFGS, leaves the last call's.
+        self.batches[batch_idx] = {
+            key: output[prefix + key].detach()[:counted] for key in ("C_values", "index") if prefix + key in output
+        }
+
+    def gathered(self, device: torch.device, world: int) -> dict[str, Tensor]:
+        """The rows of all batches of all `world` ranks, by key."""
+        batches = [self.batches[place] for place in sorted(self.batches)]
+        return {key: all_rows([batch[key] for batch in batches], device, world) for key in batches[0]}
+
+    def state(self) -> dict[int, dict[str, Any]]:
+        """What a checkpoint holds of it."""
+        return {place: {key: rows.cpu() for key, rows in kept.items()} for place, kept in self.batches.items()}
+
+
+def all_rows(parts: list[Tensor], device: torch.device, world: int) -> Tensor:
+    """The rows of every part, rank after rank; a rank may hold fewer than another."""
+    mine = torch.cat([part.to(device) for part in parts])
+    if world == 1:
+        return mine
+    counts = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(world)]
+    torch.distributed.all_gather(counts, torch.tensor([len(mine)], device=device))
+    longest = max(int(n) for n in counts)
+    padded = mine.new_zeros((longest, *mine.shape[1:]))
+    padded[: len(mine)] = mine
+    gathered = [torch.empty_like(padded) for _ in counts]
+    torch.distributed.all_gather(gathered, padded)
+    return torch.cat([rows[: int(n)] for rows, n in zip(gathered, counts, strict=True)])
