@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from slimgraph.data import DictDataset
+from slimgraph.doors import call_named
 from slimgraph.errors import DataError, OptionError, StrictOptions
-from slimgraph.training.named import resolve
 
 STAGES = ("train", "val", "test", "predict")
 
@@ -143,7 +143,8 @@ class LitDataModule(lightning.LightningDataModule, metaclass=StrictOptions):
         batch_size: int | None = 32,
         shuffle: bool = True,
         seed: int = 0,
-        setup_function: Callable[..., Any] | str | None = None,
+        # str first: a command line would make a function of the path, which then could be written to no file.
+        setup_function: str | Callable[..., Any] | None = None,
         setup_args: Mapping[str, Any] | None = None,
         num_workers: int = 0,
         pin_memory: bool = False,
@@ -171,8 +172,8 @@ class LitDataModule(lightning.LightningDataModule, metaclass=StrictOptions):
     def setup(self, stage: str | None = None) -> None:
         """Calls the setup function, once per process."""
         if self.setup_function is not None:
-            function = resolve(self.setup_function) if isinstance(self.setup_function, str) else self.setup_function
-            made = function(**self.setup_args)
+            function, arguments = self.setup_function, self.setup_args
+            made = call_named(function, arguments) if isinstance(function, str) else function(**arguments)
             self.setup_function = None
             if not isinstance(made, Mapping):
                 train, val, test, self.batch_size = made

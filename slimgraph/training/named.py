@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -13,27 +12,10 @@ from torch import nn
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
+from slimgraph.doors import call_named, resolve
 from slimgraph.errors import OptionError, UnknownOptionError, did_you_mean
 
 DEFAULT_LR = 1e-3
-
-
-def resolve(path: str) -> Any:
-    """The object that `"package.module:name"` stands for.
-
-    >>> resolve("torch.optim:SGD").__name__
-    'SGD'
-    """
-    module_name, _, name = path.partition(":")
-    if not module_name or not name:
-        raise OptionError(f"{path!r} is no path to a function; write 'package.module:function'")
-    try:
-        module = import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise OptionError(f"{path!r}: no module named {error.name!r}; is its folder on the Python path?") from error
-    if not hasattr(module, name):
-        raise OptionError(f"{path!r}: {module_name} has no {name!r}.{did_you_mean(name, vars(module))}")
-    return getattr(module, name)
 
 
 def class_named(name: str, home: ModuleType, base: type) -> type:
@@ -84,7 +66,7 @@ def make_problem(problem: nn.Module | str | None, arguments: Mapping[str, Any]) 
             "a checkpoint cannot hold a Problem; pass it, LitProblem.load_from_checkpoint(path, problem=problem),"
             " or train LitProblem('package.module:function'), whose checkpoints load alone"
         )
-    made = resolve(problem)(**arguments) if isinstance(problem, str) else problem
+    made = call_named(problem, arguments) if isinstance(problem, str) else problem
     if not isinstance(made, nn.Module):
         raise OptionError(f"LitProblem needs a Problem or 'package.module:function', got {type(made).__name__}")
     return made
