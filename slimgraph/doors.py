@@ -8,7 +8,8 @@ goes through `open_door`, and `import slimgraph` stays as light as torch. What a
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -54,14 +55,19 @@ def resolve(path: str) -> Any:
 
 
 def call_named(path: str, arguments: Mapping[str, Any]) -> Any:
-    """What the function `"package.module:function"` gives for `arguments`.
+    """What the function `"package.module:function"` gives for `arguments`; raises what `bind_named` raises."""
+    return bind_named(path, arguments)()
+
+
+def bind_named(path: str, arguments: Mapping[str, Any]) -> Callable[[], Any]:
+    """The function `"package.module:function"` with its `arguments`, to be called.
 
     Raises OptionError for what cannot be called and for an argument that is missing, UnknownOptionError for one that it
     does not take.
 
-    >>> call_named("math:sqrt", {})
+    >>> bind_named("math:sqrt", {"x": 4.0})
     Traceback (most recent call last):
-    slimgraph.errors.OptionError: math:sqrt: missing a required argument: 'x'
+    slimgraph.errors.OptionError: math:sqrt: 'x' parameter is positional only, but was passed as a keyword
     """
     function = resolve(path)
     if not callable(function):
@@ -70,7 +76,7 @@ def call_named(path: str, arguments: Mapping[str, Any]) -> Any:
         signature = inspect.signature(function)
     except ValueError:
         # Some functions written in C have none.
-        return function(**arguments)
+        return partial(function, **arguments)
     known = signature.parameters
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
         for name in arguments:
@@ -82,7 +88,7 @@ def call_named(path: str, arguments: Mapping[str, Any]) -> Any:
         signature.bind(**arguments)
     except TypeError as error:
         raise OptionError(f"{path}: {error}") from error
-    return function(**arguments)
+    return partial(function, **arguments)
 
 
 class Drawable:
