@@ -12,14 +12,14 @@ from torch import Tensor
 
 from slimgraph.errors import MissingFileError, OptionError, did_you_mean
 
-ENDINGS = (".npz", ".pt")
-
 
 class Predictions:
     """What the nodes of a problem read and write for each sample, in the units of its normaliser where it has one.
 
     `values` are tensors `(samples, ...)` by key; the terms of the loss, which are means over a batch, are left out.
     """
+
+    ENDINGS = (".npz", ".pt")
 
     def __init__(self, problem: Any, batches: Sequence[Mapping[str, Any]]):
         keys = [*problem.input_keys, *(key for node in problem.nodes for key in node.output_keys)]
@@ -32,22 +32,6 @@ class Predictions:
         samples = max((len(value) for value in self.values.values()), default=0)
         return f"{samples} samples of {', '.join(f'{key} {tuple(v.shape[1:])}' for key, v in self.values.items())}"
 
-    @staticmethod
-    def refuse(path: str | None, world: int) -> None:
-        """Raises an error for a file that `save` could not write, before anything was computed for it."""
-        if path is None:
-            return
-        ending = Path(path).suffix
-        if ending not in ENDINGS:
-            known = " or ".join(ENDINGS)
-            raise OptionError(f"--output {path!r}: predictions take {known}.{did_you_mean(ending, ENDINGS)}")
-        if not Path(path).parent.is_dir():
-            raise MissingFileError(f"--output {path!r}: there is no folder {str(Path(path).parent)!r}")
-        if world > 1:
-            raise OptionError(
-                f"--output wants all predictions in one process, these come from {world}; add --trainer.devices 1"
-            )
-
     def save(self, path: str) -> None:
         """Writes them as numpy's `.npz`, or as a dict of tensors, `.pt`."""
         if Path(path).suffix == ".pt":
@@ -56,3 +40,12 @@ class Predictions:
             # numpy knows no bfloat16.
             arrays: Any = {key: v.float() if v.dtype == torch.bfloat16 else v for key, v in self.values.items()}
             np.savez(path, **arrays)
+
+
+def refuse_path(path: str, endings: Sequence[str]) -> None:
+    """Raises an error for a file that could not be written, before anything is computed for it."""
+    ending = Path(path).suffix
+    if ending not in endings:
+        raise OptionError(f"--output {path!r}: the ending is {' or '.join(endings)}.{did_you_mean(ending, endings)}")
+    if not Path(path).parent.is_dir():
+        raise MissingFileError(f"--output {path!r}: there is no folder {str(Path(path).parent)!r}")

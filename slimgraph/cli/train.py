@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import lightning
 import torch
@@ -18,13 +18,14 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import Logger
 
 from slimgraph.cli.ending import DONE
-from slimgraph.cli.predictions import Predictions
+from slimgraph.cli.predictions import Predictions, refuse_path
 from slimgraph.cli.usage import options_of, plain
 from slimgraph.errors import MissingFileError, OptionError
 from slimgraph.training import FitProgress, LitDataModule, LitProblem
 
 # What ckpt_path may be beside the path of a file, see lightning.Trainer.fit.
 CHOSEN_BY_LIGHTNING = ("best", "last", "hpc", "registry")
+OUTPUTS = {"fit": "FILE.ckpt for the checkpoint at the end", "predict": "FILE.npz or FILE.pt for what comes out"}
 
 
 def run(given: list[str]) -> int:
@@ -62,7 +63,23 @@ class ConfigParser(LightningArgumentParser):
     """Lightning's parser; wrong usage is an OptionError."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.exit_on_error:
+            # A parser within tries one of the types that a value may have.
+            super().error(message, ex)
         raise OptionError(message) from ex
+
+
+class LastCheckpoint(Callback):
+    """Writes one checkpoint at the end of a fit, of the weights that the callbacks before it left."""
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        # Within the fit: a process that spawned others has no trainer to save from afterwards.
+        trainer.save_checkpoint(self.path, weights_only=False)
+        if trainer.is_global_zero:
+            sys.stdout.write(f"{self.path}\n")
 
 
 class Training(LightningCLI):
@@ -94,10 +111,8 @@ class Training(LightningCLI):
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **options: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **options)
-        if subcommand == "predict":
-            parser.add_argument(
-                "--output", type=str | None, default=None, help="FILE.npz or FILE.pt for what comes out"
-            )
+        if subcommand in OUTPUTS:
+            parser.add_argument("--output", type=str | None, default=None, help=OUTPUTS[subcommand])
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -148,7 +163,8 @@ class Training(LightningCLI):
         config["logger"] = config["logger"] or False
         if config["logger"] and self.subcommand == "fit":
             self.save_config_callback = SaveConfigCallback
-        config["callbacks"] = [*named, *self._bar(config, named)]
+        last = [LastCheckpoint(self.output)] if self.subcommand == "fit" and self.output else []
+        config["callbacks"] = [*named, *last, *self._bar(config, named)]
         return super()._instantiate_trainer(config, callbacks)
 
     def _bar(self, config: dict[str, Any], named: list[Callback]) -> list[Callback]:
@@ -161,16 +177,37 @@ class Training(LightningCLI):
             config["enable_progress_bar"] = sys.stdout.isatty()
         return [RichProgressBar()] if config["enable_progress_bar"] else []
 
-    # ---- predict
+    # ---- what comes out
+
+    @property
+    def output(self) -> str | None:
+        """The file that `--output` names."""
+        return self._get(self.config_init, "output")
+
+    def before_fit(self) -> None:
+        if self.output is not None:
+            refuse_path(self.output, (".ckpt",))
+        elif not (self.trainer.checkpoint_callbacks or self.trainer.fast_dev_run):  # pyright: ignore[reportAttributeAccessIssue]
+            self._say("nothing will keep what this fit learns; add --output FILE.ckpt or a ModelCheckpoint", sys.stderr)
 
     def before_predict(self) -> None:
-        Predictions.refuse(self._get(self.config_init, "output"), self.trainer.world_size)
+        if self.output is not None:
+            refuse_path(self.output, Predictions.ENDINGS)
+            if (world := self.trainer.world_size) > 1:
+                raise OptionError(f"--output takes the predictions of one device, not {world}; add --trainer.devices 1")
 
     def predict(self, **options: Any) -> None:
-        """Predicts, says what came out, and writes it where `--output` says."""
+        """Predicts, says what came out, and writes it to the file of `--output`."""
         batches: Any = self.trainer.predict(**options)
+        if batches is None:
+            # Asked for by --return_predictions false, and spawned processes give none.
+            return self._say("predicted; nothing was handed back")
         predictions = Predictions(self.model.problem, batches)
-        output = self._get(self.config_init, "output")
-        if output is not None:
-            predictions.save(output)
-        sys.stdout.write(f"{predictions}{'' if output is None else f'; written to {output}'}\n")
+        if self.output is not None:
+            predictions.save(self.output)
+        part = "" if self.trainer.world_size == 1 else f" on the first of {self.trainer.world_size} devices"
+        self._say(f"{predictions}{part}{'' if self.output is None else f', in {self.output}'}")
+
+    def _say(self, text: str, stream: TextIO | None = None) -> None:
+        if self.trainer.is_global_zero:
+            (stream or sys.stdout).write(f"{'slimgraph: ' if stream else ''}{text}\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -71,7 +72,7 @@ def _wrong_value(said: str, known: Iterable[str]) -> str:
     needed: list[str] = []
     for fault in faults:
         if found := re.match(r"Problem with given class_path '(.*?)': (.*?)( Given value type.*)?$", fault):
-            return f": {found[2]}{_attribute_hint(found[2])}"
+            return f": {_of_class(found[1], found[2])}"
         if found := re.match(r"Expected a dot import path string: (\S+)", fault):
             return f": there is no class {found[1]!r}.{did_you_mean(found[1], known)}"
         if found := re.match(r"Expected a (?:<class '(?:\w+\.)*(\w+)'>|typing\.Literal\[(.*)\])", fault):
@@ -81,6 +82,13 @@ def _wrong_value(said: str, known: Iterable[str]) -> str:
     return f": {' '.join(said.split())}"
 
 
-def _attribute_hint(said: str) -> str:
-    found = re.match(r"module '(.*?)' has no attribute '(.*?)'", said)
-    return f".{did_you_mean(found[2], vars(sys.modules[found[1]]))}" if found and found[1] in sys.modules else ""
+def _of_class(path: str, said: str) -> str:
+    """What is wrong with a class or its options, with the nearest of those that there are."""
+    module, _, name = path.rpartition(".")
+    holder = sys.modules.get(module)
+    if found := re.match(r"Option '(.*?)' is not accepted", said):
+        known = inspect.signature(getattr(holder, name)).parameters if hasattr(holder, name) else ()
+        return f"{name} has no option {found[1]!r}.{did_you_mean(found[1], known)}"
+    if "has no attribute" in said and holder is not None:
+        return f"{said}.{did_you_mean(name, vars(holder))}"
+    return said
