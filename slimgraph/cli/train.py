@@ -90,9 +90,9 @@ class Training(LightningCLI):
     """
 
     def __init__(self, given: list[str]):
-        exact = {"allow_abbrev": False}
+        self.command = given[0]
         version = import_module("slimgraph").__version__
-        header = {"dump_header": [f"slimgraph=={version}, lightning=={lightning.__version__}"]}
+        header = [f"slimgraph=={version}, lightning=={lightning.__version__}"]
         super().__init__(
             LitProblem,
             LitDataModule,
@@ -100,7 +100,11 @@ class Training(LightningCLI):
             seed_everything_default=0,
             save_config_callback=None,
             parser_class=ConfigParser,
-            parser_kwargs={"prog": "slimgraph", **exact, **{name: {**exact, **header} for name in self.subcommands()}},
+            parser_kwargs={
+                "prog": "slimgraph",
+                "allow_abbrev": False,
+                self.command: {"allow_abbrev": False, "dump_header": header},
+            },
             args=given,
             auto_configure_optimizers=False,
             # A checkpoint of LitProblem holds what it is made of, and loads without a command line.
@@ -108,6 +112,10 @@ class Training(LightningCLI):
         )
 
     # ---- what is asked for
+
+    def subcommands(self) -> dict[str, set[str]]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The one command that is run: each of them has a parser of a hundred options, which takes time to make."""
+        return {self.command: LightningCLI.subcommands()[self.command]}
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **options: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **options)
