@@ -20,6 +20,7 @@ from jsonargparse import get_loader
 import slimgraph
 from slimgraph import drawing
 from slimgraph.cli import main
+from slimgraph.cli.command import LOOKING, TRAINING
 from slimgraph.training import LitDataModule, LitProblem
 
 ROOT = Path(__file__).parents[1]
@@ -335,3 +336,10 @@ def test_the_configuration_of_the_house_runs(run, folder, monkeypatch):
     assert run(f"fit {config} --trainer.max_epochs 1 --output house.ckpt")[0] == 0
     code, out, _ = run(f"predict {config} --ckpt_path house.ckpt")
     assert code == 0 and out.startswith("1 samples of past (600,), ")
+
+
+def test_the_page_shows_the_configuration_as_it_is_and_every_command():
+    page = (ROOT / "docs" / "command-line.md").read_text()
+    assert (ROOT / "examples" / "twin_house.yaml").read_text() in page
+    for command in [*TRAINING, *LOOKING]:
+        assert f"slimgraph {command} " in page or f"`{command}`" in page
