@@ -25,7 +25,6 @@ from slimgraph.training import LitDataModule, LitProblem
 
 ROOT = Path(__file__).parents[1]
 CONFIG = """
-seed_everything: 0
 model:
   problem: cli_problems:make
   problem_args: {width: 8, seed: 3}
@@ -146,6 +145,7 @@ def test_the_command_line_wins_over_the_file_and_print_config_can_be_given_back(
         3,
         7,
     )
+    assert config["seed_everything"] == 0
     assert config["model"]["problem_args"] == {"width": 5, "seed": 3}  # what the file says beside it stays
     assert config["data"]["setup_function"] == "cli_problems:data" and config["trainer"]["logger"] is False
     (folder / "back.yaml").write_text(out)
