@@ -42,9 +42,9 @@ class Bare(lightning.LightningModule):
 
 
 def counted(options: dict[str, Any], strategy: str, bare: bool = False) -> list[dict[str, int]]:
-    """What each of nine steps, three an epoch, calls on this rank."""
+    """What each of six steps, three an epoch, calls on this rank."""
     problem, count = problems.make(**options), Collectives()
     lit = Bare(problem) if bare else LitProblem(problem, "SGD", 0.05)
-    run = problems.trainer(max_steps=9, max_epochs=-1, devices=2, strategy=strategy, callbacks=[count])
+    run = problems.trainer(max_steps=6, max_epochs=-1, devices=2, strategy=strategy, callbacks=[count])
     run.fit(lit, LitDataModule(problems.data(23), batch_size=4))
     return count.steps
