@@ -172,7 +172,9 @@ class AugmentedLagrangeLoss(PenaltyLoss):
         flags = [flag for flag, width in zip(self._equality, widths, strict=True) for _ in range(width)]
         if self.multipliers is None:
             rows = () if self.samples is None else (self.samples,)
-            self.multipliers = torch.zeros(*rows, len(flags), dtype=values.dtype, device=values.device)
+            # Steps of a multiplier are small beside it: half precision would lose them.
+            dtype = torch.promote_types(values.dtype, self.mu.dtype)
+            self.multipliers = torch.zeros(*rows, len(flags), dtype=dtype, device=values.device)
         if len(flags) == self.multipliers.shape[-1]:
             self._widths = widths
             self.is_equality = torch.tensor(flags, device=values.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -84,9 +85,21 @@ class ShardedLoader:
         resume, self._resume = self._resume, None
         self._given = resume["batch"] if resume is not None and resume["epoch"] == self.batches.epoch else 0
         self.batches.start = self._given
-        for batch in self.loader:
+        for batch in self._batches():
             self._given += 1
             yield batch
+
+    def _batches(self) -> Iterator[Any]:
+        try:
+            # Where processes are spawned, the data set is pickled for each worker here.
+            return iter(self.loader)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            if not self.loader.num_workers or "pickle" not in str(error):
+                raise
+            raise DataError(
+                f"the {self.loader.num_workers} workers cannot be sent the {type(self.dataset).__name__}: {error}. Use"
+                " functions of a module instead of lambdas and local ones, or num_workers=0"
+            ) from error
 
     # At the end of a run Lightning stops the workers of a loader's `_iterator`; left to the garbage collector, each
     # of them is waited for five seconds.

@@ -1,0 +1,179 @@
+"""FitWatch: what would go wrong without a word in a fit is refused or told, at no cost per step."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.strategies import DDPStrategy
+
+from slimgraph.errors import Advice, WiringError
+from slimgraph.losses import BarrierLoss, PenaltyLoss
+from slimgraph.training.nonfinite import named_parameters, refuse_parameters
+from slimgraph.training.refusals import (
+    refuse_different_keys,
+    refuse_empty,
+    refuse_late_buffers,
+    refuse_single_samples,
+    refuse_unknown_monitors,
+)
+
+EPOCHS = 10
+"""After how many epochs without a violation a constraint is told of; earlier where the fit ends."""
+
+RATIO = 1000
+"""How many times the others a term is that is told of."""
+
+
+class FitWatch(lightning.Callback):
+    """What LitProblem brings along to its fits; it needs no options and adds nothing to a step but a comparison.
+
+    Refused are a metric to monitor that nothing logs, single samples instead of batches, loaders without a batch, keys
+    that one set lacks, and parameters that are not finite after the last step. Told, each once, as
+    `slimgraph.errors.Advice`: parameters that get no gradient, constraints that are never violated, a term a thousand
+    times the others.
+    """
+
+    def __init__(self) -> None:
+        self._first_step = self._weighed = False
+        self._violated: set[str] = set()
+        self._epochs: int | None = None
+
+    # ------------------------------------------------------------------ before the first step
+
+    def setup(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
+        if stage == "fit":
+            refuse_different_keys(getattr(trainer, "datamodule", None), pl_module.problem)
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self._first_step, self._weighed, self._violated, self._epochs = True, False, set(), 0
+        refuse_unknown_monitors(trainer, pl_module)
+        refuse_late_buffers(trainer, pl_module)
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        refuse_single_samples(trainer.train_dataloader)
+        if trainer.enable_validation:
+            refuse_empty(trainer.num_val_batches, trainer.val_dataloaders, "validation")
+        if trainer.current_epoch:
+            # What a resumed fit saw at its start is not known.
+            self._epochs = None
+
+    # ------------------------------------------------------------------ the first step
+
+    def on_before_optimizer_step(self, trainer: lightning.Trainer, pl_module: Any, optimizer: Any) -> None:
+        if not self._first_step:
+            return
+        self._first_step = False
+        idle = [repr(n) for n, p in named_parameters(pl_module.problem).items() if p.requires_grad and p.grad is None]
+        if not idle:
+            return
+        names = ", ".join([*idle[:5], f"and {len(idle) - 5} more"] if len(idle) > 6 else idle)
+        told = f"{names} got no gradient in the first step: no term of the loss reaches "
+        told += "it" if len(idle) == 1 else "them"
+        if _needs_every_gradient(trainer.strategy):
+            raise WiringError(
+                f"{told}, and the strategy ddp waits for the gradient of every parameter; freeze what is not trained,"
+                " or write Trainer(strategy='ddp_find_unused_parameters_true')"
+            )
+        advise(trainer, f"{told}. Freeze what is not trained; problem.check(data) says what the terms read")
+
+    # ------------------------------------------------------------------ the epochs
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        # The module logs an epoch's means after its callbacks were told of its end.
+        if trainer.current_epoch:
+            self._look(trainer, pl_module, last=False)
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        # No forward pass would tell of it.
+        refuse_parameters(pl_module.problem, "after the last step of the fit")
+        self._look(trainer, pl_module, last=True)
+
+    def _look(self, trainer: lightning.Trainer, pl_module: Any, *, last: bool) -> None:
+        problem = pl_module.problem
+        loss = getattr(problem, "loss", None)
+        if self._epochs is None or not isinstance(loss, PenaltyLoss):
+            return
+        self._epochs += 1
+        means = {n: float(v) for n in problem.terms if (v := trainer.callback_metrics.get(f"train_{n}")) is not None}
+        if not self._weighed and means:
+            self._weighed = True
+            advise(trainer, dominance(loss, means))
+        # A barrier is there to keep away from the bound.
+        constraints = [] if isinstance(loss, BarrierLoss) else loss.names()[len(loss.objectives) :]
+        self._violated |= {name for name in constraints if means.get(name, 1.0)}
+        if last or self._epochs == EPOCHS:
+            texts = dict(zip(loss.names(), map(str, loss.terms), strict=True))
+            kept = [f"{name!r}, {texts[name]}," for name in constraints if name not in self._violated]
+            if kept:
+                advise(
+                    trainer,
+                    f"constraint {' and '.join(kept)} was kept by every sample from the start, over {self._epochs}"
+                    " epochs: so far it has moved nothing. Are its bound and the data in one unit, and its sign right?",
+                )
+            self._epochs = None
+
+    # ------------------------------------------------------------------ afterwards
+
+    def teardown(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
+        # Lightning leaves a run without batches at once, and calls no other hook.
+        if stage == "fit":
+            batches, loaders = trainer.num_training_batches, trainer.train_dataloader
+        elif stage == "predict":
+            batches, loaders = trainer.num_predict_batches, trainer.predict_dataloaders
+        else:
+            validating = stage == "validate"
+            batches = trainer.num_val_batches if validating else trainer.num_test_batches
+            loaders = trainer.val_dataloaders if validating else trainer.test_dataloaders
+        refuse_empty(batches, loaders, {"fit": "training", "validate": "validation"}.get(stage, stage))
+
+
+def dominance(loss: PenaltyLoss, means: Mapping[str, float]) -> str:
+    """Advice where one term is `RATIO` times every other that is not zero, by their means over an epoch; or nothing.
+
+    Small are only objectives, or the constraints where there is one objective: the rest is meant to vanish.
+    """
+    names, n = loss.names(), len(loss.objectives)
+    objectives, constraints = names[:n], names[n:]
+    if type(loss).penalty is not PenaltyLoss.penalty:
+        # What its constraints add is not their own losses.
+        constraints = ["penalty_loss"]
+    sizes = {name: abs(means[name]) for name in [*objectives, *constraints, "reg_loss"] if means.get(name)}
+    if not sizes:
+        return ""
+    largest = max(sizes, key=sizes.__getitem__)
+    small = [name for name in objectives if name != largest] or [name for name in constraints if name != largest]
+    small = [name for name in small if name in sizes]
+    if not small or sizes[largest] < RATIO * max(sizes[name] for name in small):
+        return ""
+    others = ", ".join(f"{name!r} is {means[name]:.3g}" for name in small)
+    return (
+        f"{largest!r} is {means[largest]:.3g} in the mean over the first epoch and {others}: the optimiser will hardly"
+        " see what is a thousand times smaller. Weigh the terms, or bring the data to one scale"
+    )
+
+
+def advise(trainer: lightning.Trainer, text: str) -> None:
+    """Warns once, on the first rank, at the line that called the trainer."""
+    if not text or not trainer.is_global_zero:
+        return
+    homes = tuple(str(Path(inspect.getfile(module)).parent) for module in (lightning, torch)) + (_HOME,)
+    depth, frame = 1, inspect.currentframe()
+    while frame is not None and frame.f_code.co_filename.startswith(homes):
+        depth, frame = depth + 1, frame.f_back
+    warnings.warn(text, Advice, stacklevel=depth)
+
+
+_HOME = str(Path(__file__).parents[1])
+
+
+def _needs_every_gradient(strategy: Any) -> bool:
+    options = getattr(strategy, "_ddp_kwargs", {})
+    return isinstance(strategy, DDPStrategy) and not (
+        options.get("find_unused_parameters") or options.get("static_graph")
+    )
