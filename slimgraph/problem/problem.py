@@ -150,13 +150,12 @@ class Problem(Nested, Toolbox, NodeHolder, Drawable, metaclass=StrictOptions):
         data, single = in_single(data, self.loss.plan.derived_keys)
         with single:
             output = self.loss(data)
-            if self.regularised:
-                errors = [torch.as_tensor(module.reg_error()).sum() for _, module in self.regularised]
-                output["reg_loss"] = self.reg_weight * sum(errors[1:], errors[0])
-                output["loss"] = output["loss"] + output["reg_loss"]
-            else:
-                output["reg_loss"] = output["loss"].new_zeros(())
-        return output
+            if not self.regularised:
+                return output | {"reg_loss": output["loss"].new_zeros(())}
+            errors = [torch.as_tensor(module.reg_error()).sum() for _, module in self.regularised]
+            output["reg_loss"] = self.reg_weight * sum(errors[1:], errors[0])
+            output["loss"] = output["loss"] + output["reg_loss"]
+            return output
 
     def step(
         self, batch: dict[str, Any], *, held: frozenset[str] = frozenset(), only_nodes: bool = False

@@ -78,6 +78,12 @@ class ShardedLoader:
     def share(self, batch_idx: int) -> tuple[int, int]:
         return self.batches.share(batch_idx)
 
+    def accumulated(self, batch_idx: int, several: int, batches: int) -> float:
+        """The samples of one optimiser step, that of batch `batch_idx`, over the `several` batches that it may have."""
+        # Lightning divides each loss by `several`, though the last step of an epoch of `batches` may have fewer.
+        first = batch_idx - batch_idx % several
+        return sum(self.share(place)[1] for place in range(first, min(first + several, batches))) / several
+
     def __iter__(self) -> Iterator[Any]:
         # A generator starts at its first next(), and only then does the trainer know its epoch; what Lightning would
         # tell to set_epoch() is one too many after a resume at the end of an epoch with max_steps.

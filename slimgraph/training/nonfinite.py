@@ -28,11 +28,15 @@ def explained(
     terms: Mapping[str, float],
     batch: Mapping[str, Any],
     output: Mapping[str, Any],
+    prefix: str,
     where: str,
 ) -> NonFiniteError:
-    """The error for `terms`, of which some are not finite, by the `output` of `batch`; `where` says which batch."""
+    """The error for `terms`, some of them not finite, by the `output` of `batch`, whose keys begin with `prefix`."""
+    output = {key.removeprefix(prefix): value for key, value in output.items()}
     wrong = {term: value for term, value in terms.items() if not abs(value) < float("inf")}
-    named = {term: value for term, value in wrong.items() if term not in AGGREGATES} or wrong
+    # A sum is not to blame for its parts.
+    parts = [term for term in wrong if term not in AGGREGATES] or [term for term in wrong if term != "loss"]
+    named = {term: wrong[term] for term in parts or wrong}
     what = ", ".join(f"{term!r} is {value}" for term, value in named.items())
     return NonFiniteError(f"{what} in {where}; {_cause(problem, named, batch, output)}")
 

@@ -39,7 +39,8 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
     `inner_loop` epochs with every sample of every device; a module with a `project_()` is projected after each step.
 
     With the batches of LitDataModule each loss is weighted by its share of the samples, so that the mean gradient over
-    devices, and over batches that are accumulated, is that of one whole batch, and a fit resumed with `ckpt_path=` goes on exactly.
+    devices, and over batches that are accumulated, is that of one whole batch; and a fit resumed with `ckpt_path=`
+    goes on exactly.
 
     Raises NonFiniteError for a NaN or infinite term in training, with its name, the keys and samples behind it and the
     batch; OptionError for what would have no effect. docs/training.md has the recipes, and what else is told.
@@ -109,18 +110,20 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
         return self.problem(batch)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        counted, total = self.share(self.trainer.train_dataloader, batch, batch_idx)
+        loader, several = self.trainer.train_dataloader, self.trainer.accumulate_grad_batches
+        counted, total = self.share(loader, batch, batch_idx)
+        if several > 1 and isinstance(loader, ShardedLoader):
+            total = loader.accumulated(batch_idx, several, int(self.trainer.num_training_batches))
         output, prefix = self.problem(batch), prefix_of(batch)
         values = self._values(output, prefix)
         if not torch.isfinite(values).all():
             terms = dict(zip(self._terms, values.tolist(), strict=True))
-            bare = {key.removeprefix(prefix): value for key, value in output.items()}
             where = f"training batch {batch_idx} of epoch {self.current_epoch}"
-            raise explained(self.problem, terms, batch, bare, where)
+            raise explained(self.problem, terms, batch, output, prefix, where)
         self._means["train"].add(values, counted)
         if self._outer_step_due:
             self._epoch_rows.keep(batch_idx, output, prefix, counted)
-        share = counted * self.trainer.world_size / self._samples_per_batch(batch_idx, total)
+        share = counted * self.trainer.world_size / total
         loss = output[prefix + "loss"]
         return loss if share == 1 else share * loss
 
@@ -241,16 +244,6 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
         values = batch.values() if isinstance(batch, Mapping) else ()
         counted = next((len(v) for v in values if isinstance(v, Tensor) and v.ndim), 1)
         return counted, counted * self._world
-
-    def _samples_per_batch(self, batch_idx: int, total: int) -> float:
-        """The samples of the batches that are accumulated to one step with this one, over their number."""
-        several, loader = self.trainer.accumulate_grad_batches, self.trainer.train_dataloader
-        if several == 1 or not isinstance(loader, ShardedLoader):
-            return total
-        # Lightning divides each loss by `several`, though the last step of an epoch may have fewer batches.
-        first = batch_idx - batch_idx % several
-        last = min(first + several, int(self.trainer.num_training_batches))
-        return sum(loader.share(place)[1] for place in range(first, last)) / several
 
     def _evaluate(
         self, stage: str, loaders: Any, batch: dict[str, Any], batch_idx: int, dataloader_idx: int

@@ -26,6 +26,8 @@ from slimgraph.training.refusals import (
 EPOCHS = 10
 """After how many epochs without a violation a constraint is told of; earlier where the fit ends."""
 
+STAGES = {"fit": "training", "validate": "validation", "test": "test", "predict": "prediction"}
+
 RATIO = 1000
 """How many times the others a term is that is told of."""
 
@@ -109,12 +111,12 @@ class FitWatch(lightning.Callback):
         self._violated |= {name for name in constraints if means.get(name, 1.0)}
         if last or self._epochs == EPOCHS:
             texts = dict(zip(loss.names(), map(str, loss.terms), strict=True))
-            kept = [f"{name!r}, {texts[name]}," for name in constraints if name not in self._violated]
+            kept = [f"{name!r}, {texts[name]}" for name in constraints if name not in self._violated]
             if kept:
                 advise(
                     trainer,
-                    f"constraint {' and '.join(kept)} was kept by every sample from the start, over {self._epochs}"
-                    " epochs: so far it has moved nothing. Are its bound and the data in one unit, and its sign right?",
+                    f"no sample of the first {self._epochs} epochs violated {', nor '.join(kept)}: so far that moved"
+                    " nothing. Is the bound in the unit of the data, and its sign right?",
                 )
             self._epochs = None
 
@@ -130,7 +132,7 @@ class FitWatch(lightning.Callback):
             validating = stage == "validate"
             batches = trainer.num_val_batches if validating else trainer.num_test_batches
             loaders = trainer.val_dataloaders if validating else trainer.test_dataloaders
-        refuse_empty(batches, loaders, {"fit": "training", "validate": "validation"}.get(stage, stage))
+        refuse_empty(batches, loaders, STAGES[stage])
 
 
 def dominance(loss: PenaltyLoss, means: Mapping[str, float]) -> str:
