@@ -125,6 +125,18 @@ def test_what_is_not_finite_is_named_with_its_key_its_samples_and_its_batch(node
         problems.trainer(max_epochs=1).fit(LitProblem(Problem(nodes, PenaltyLoss(terms)), "SGD", 0.1), loader)
 
 
+@pytest.mark.parametrize("bad", [True, False])
+def test_a_validation_that_is_not_finite_is_told_once(bad: bool):
+    problem = Problem([log, after], PenaltyLoss([(y * variable(1)).minimize(name="fit")]))
+    loaders = [DataLoader([{"x": row} for row in column(1, 2, last)], batch_size=2) for last in (3, -1 if bad else 3)]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        problems.trainer(max_epochs=3).fit(LitProblem(problem), *loaders)
+    seen = [str(one.message) for one in told if issubclass(one.category, Advice)]
+    assert len(seen) == bad
+    assert all("'val_fit' is nan" in text and "in epoch 0: look at the val data" in text for text in seen)
+
+
 # ---- parameters without a gradient
 
 
@@ -183,16 +195,14 @@ def test_a_constraint_that_is_violated_later_is_not_told():
 @pytest.mark.parametrize(
     ("objectives", "constraints", "told"),
     [
-        ([1.0, 5000.0], [], "'term_1' is {1:.3g} in the mean over the first epoch and 'term_0' is {0:.3g}: the"),
+        ([1.0, 5000.0], [], "'term_1' is {1:.3g} in the mean over an epoch and 'term_0' is {0:.3g}: the"),
         ([1.0, 500.0], [], None),
-        ([1.0], [1e5 * (y >= 2)], "'constraint_1' is {1:.3g} in the mean over the first epoch and 'term_0' is {0:.3g}"),
-        ([1e5], [y >= 2], "'term_0' is {0:.3g} in the mean over the first epoch and 'constraint_1' is {1:.3g}"),
+        ([1.0], [1e5 * (y >= 2)], "'constraint_1' is {1:.3g} in the mean over an epoch and 'term_0' is {0:.3g}:"),
         ([1.0], [1e5 * (y >= -9), y >= 9], None),
-        # One term is as large as another.
         ([1.0, 5000.0, 5000.0], [], None),
     ],
 )  # fmt: skip
-def test_a_term_a_thousand_times_the_others_is_told_once(objectives, constraints, told):
+def test_a_term_a_thousand_times_the_objectives_is_told_once(objectives, constraints, told):
     terms = [(weight * (y - 1) ** 2).minimize(name=f"term_{i}") for i, weight in enumerate(objectives)]
     problem = Problem([net()], PenaltyLoss(terms, constraints))
     data = {"x": torch.rand(8, 1)}
@@ -200,6 +210,15 @@ def test_a_term_a_thousand_times_the_others_is_told_once(objectives, constraints
     seen = [str(one.message) for one in advice(problem, data, epochs=3, lr=0.0) if "no sample" not in str(one.message)]
     assert len(seen) == (told is not None)
     assert all(told.format(*means) in text for text in seen)
+
+
+@pytest.mark.parametrize(("lr", "epochs", "told"), [(0.0, 10, 1), (0.0, 9, 0), (1e-7, 10, 0)])
+def test_a_constraint_that_is_not_heeded_is_told_after_ten_epochs(lr: float, epochs: int, told: int):
+    """One that is a thousandth of the objective because it is nearly kept falls further, and is not told."""
+    problem = Problem([net()], PenaltyLoss([(1e6 * (y - 1) ** 2).minimize(name="fit")], [y >= 0.99]))
+    seen = advice(problem, {"x": torch.rand(8, 1)}, epochs=epochs, lr=lr)
+    assert len(seen) == told
+    assert all("'fit' is 7.0" in (text := str(one.message)) and "and 'constraint_1' is " in text for one in seen)
 
 
 # ---- monitors

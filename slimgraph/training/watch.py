@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from slimgraph.errors import Advice, WiringError
 from slimgraph.losses import BarrierLoss, PenaltyLoss
@@ -42,9 +43,14 @@ class FitWatch(lightning.Callback):
     """
 
     def __init__(self) -> None:
-        self._first_step = self._weighed = False
+        self._forget()
+
+    def _forget(self) -> None:
+        self._first_step = True
+        self._told = False
         self._violated: set[str] = set()
-        self._epochs: int | None = None
+        self._first_means: dict[str, float] = {}
+        self._epochs: int | None = 0
 
     # ------------------------------------------------------------------ before the first step
 
@@ -53,7 +59,7 @@ class FitWatch(lightning.Callback):
             refuse_different_keys(getattr(trainer, "datamodule", None), pl_module.problem)
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        self._first_step, self._weighed, self._violated, self._epochs = True, False, set(), 0
+        self._forget()
         refuse_unknown_monitors(trainer, pl_module)
         refuse_late_buffers(trainer, pl_module)
 
@@ -71,6 +77,10 @@ class FitWatch(lightning.Callback):
         if not self._first_step:
             return
         self._first_step = False
+        # Several optimisers step one after the other; a strategy that shards keeps gradients elsewhere.
+        whole = isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy))
+        if not (pl_module.automatic_optimization and whole):
+            return
         idle = [repr(n) for n, p in named_parameters(pl_module.problem).items() if p.requires_grad and p.grad is None]
         if not idle:
             return
@@ -103,12 +113,16 @@ class FitWatch(lightning.Callback):
             return
         self._epochs += 1
         means = {n: float(v) for n in problem.terms if (v := trainer.callback_metrics.get(f"train_{n}")) is not None}
-        if not self._weighed and means:
-            self._weighed = True
-            advise(trainer, dominance(loss, means))
+        if self._epochs == 1:
+            self._first_means = means
+            advise(trainer, dominance(loss, means, loss.names()[: len(loss.objectives)]))
         # A barrier is there to keep away from the bound.
         constraints = [] if isinstance(loss, BarrierLoss) else loss.names()[len(loss.objectives) :]
         self._violated |= {name for name in constraints if means.get(name, 1.0)}
+        if self._epochs == EPOCHS:
+            # A penalty that is small because it is nearly paid off falls further; one that is not heeded does not.
+            stuck = [name for name in constraints if means.get(name, 0) >= 0.9 * self._first_means.get(name, 0)]
+            advise(trainer, dominance(loss, means, stuck))
         if last or self._epochs == EPOCHS:
             texts = dict(zip(loss.names(), map(str, loss.terms), strict=True))
             kept = [f"{name!r}, {texts[name]}" for name in constraints if name not in self._violated]
@@ -119,6 +133,23 @@ class FitWatch(lightning.Callback):
                     " nothing. Is the bound in the unit of the data, and its sign right?",
                 )
             self._epochs = None
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self._tell_nonfinite(trainer, "val")
+
+    def on_test_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self._tell_nonfinite(trainer, "test")
+
+    def _tell_nonfinite(self, trainer: lightning.Trainer, stage: str) -> None:
+        logged = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith(f"{stage}_")}
+        wrong = [f"{name!r} is {value}" for name, value in logged.items() if not math.isfinite(value)]
+        if wrong and not self._told:
+            self._told = True
+            advise(
+                trainer,
+                f"{', '.join(wrong)} in epoch {trainer.current_epoch}: look at the {stage} data, all of which"
+                " problem.check(data) reads",
+            )
 
     # ------------------------------------------------------------------ afterwards
 
@@ -135,28 +166,21 @@ class FitWatch(lightning.Callback):
         refuse_empty(batches, loaders, STAGES[stage])
 
 
-def dominance(loss: PenaltyLoss, means: Mapping[str, float]) -> str:
-    """Advice where one term is `RATIO` times every other that is not zero, by their means over an epoch; or nothing.
-
-    Small are only objectives, or the constraints where there is one objective: the rest is meant to vanish.
-    """
-    names, n = loss.names(), len(loss.objectives)
-    objectives, constraints = names[:n], names[n:]
+def dominance(loss: PenaltyLoss, means: Mapping[str, float], small: list[str]) -> str:
+    """Advice where a term is `RATIO` times all of `small` that are not zero, by means over an epoch; or nothing."""
+    names = loss.names()
     if type(loss).penalty is not PenaltyLoss.penalty:
         # What its constraints add is not their own losses.
-        constraints = ["penalty_loss"]
-    sizes = {name: abs(means[name]) for name in [*objectives, *constraints, "reg_loss"] if means.get(name)}
-    if not sizes:
-        return ""
-    largest = max(sizes, key=sizes.__getitem__)
-    small = [name for name in objectives if name != largest] or [name for name in constraints if name != largest]
-    small = [name for name in small if name in sizes]
+        names = [*names[: len(loss.objectives)], "penalty_loss"]
+    sizes = {name: abs(means[name]) for name in [*names, "reg_loss"] if means.get(name)}
+    largest = max(sizes, key=sizes.__getitem__, default="")
+    small = [name for name in small if name != largest and name in sizes]
     if not small or sizes[largest] < RATIO * max(sizes[name] for name in small):
         return ""
     others = ", ".join(f"{name!r} is {means[name]:.3g}" for name in small)
     return (
-        f"{largest!r} is {means[largest]:.3g} in the mean over the first epoch and {others}: the optimiser will hardly"
-        " see what is a thousand times smaller. Weigh the terms, or bring the data to one scale"
+        f"{largest!r} is {means[largest]:.3g} in the mean over an epoch and {others}: the optimiser will hardly see"
+        " what is a thousand times smaller. Weigh the terms, or bring the data to one scale"
     )
 
 
