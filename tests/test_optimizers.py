@@ -63,8 +63,9 @@ def test_groups_hold_every_trained_parameter_once_and_maps_go_by_their_rate():
 def test_a_parameter_that_a_map_shares_is_the_maps():
     problem = mixed()
     net = problem.nodes[0].callable
-    net[3].weight = net[0].bias = nn.Parameter(torch.zeros(2, 1).double())
-    assert rates(problem, problem.parameter_groups(maps_lr=0.1))["nodes.0.callable.0.bias"] == 0.1
+    # The free layer stands before the map.
+    net[2].parts[0].U = net[1].weight
+    assert rates(problem, problem.parameter_groups(maps_lr=0.1))["nodes.0.callable.1.weight"] == 0.1
 
 
 @pytest.mark.parametrize("kind", ["maps", "variables"])
@@ -286,6 +287,8 @@ def test_the_finder_sets_a_learning_rate(given: str):
     assert lit.lr == found.suggestion() > 0
     made = lit.configure_optimizers()
     assert made.param_groups[0]["lr"] == lit.lr and (given == "name" or made is optimizer)
+    lit.lr = 0.7
+    assert lit.configure_optimizers().param_groups[0]["lr"] == 0.7
 
 
 def warm_up(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:

@@ -116,7 +116,7 @@ class AugmentedLagrangeLoss(PenaltyLoss):
             values * (multipliers + 0.5 * self.mu * values),
             (torch.relu(shifted).square() - multipliers.square()) / (2 * self.mu),
         )
-        return self._weighed(terms, self._widths)
+        return self._weighed(terms, self._widths).to(values.dtype)
 
     def _weighed(self, terms: Tensor, widths: list[int]) -> Tensor:
         """The mean over the samples of `terms`, `(samples, entries)`, each constraint's entries times its weight."""
