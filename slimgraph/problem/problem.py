@@ -146,7 +146,7 @@ class Problem(Nested, Toolbox, NodeHolder, Drawable, metaclass=StrictOptions):
         return data if name is None else {f"{name}_{key}": value for key, value in data.items()}
 
     def losses(self, data: dict[str, Any]) -> dict[str, Tensor]:
-        """What the loss gives for data that hold the outputs of all nodes, with `reg_loss` added."""
+        """What the loss gives for data that hold the outputs of all nodes, with `reg_loss`; float32 under autocast."""
         data, single = in_single(data, self.loss.plan.derived_keys)
         with single:
             output = self.loss(data)
