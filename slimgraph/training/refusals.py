@@ -66,7 +66,8 @@ def refuse_unknown_monitors(trainer: lightning.Trainer, pl_module: Any) -> None:
     names = _Names(trainer, pl_module)
     for who, monitor in _monitors(trainer):
         always = ("epoch", "step") if who == "ModelCheckpoint" else ()
-        if names.complete and monitor not in (*names.known, *always):
+        # Of several loaders each but the first has its number after the name.
+        if names.complete and monitor.partition("/dataloader_idx_")[0] not in (*names.known, *always):
             why = ""
             if monitor.startswith(("val_", "dev_")) and not trainer.enable_validation:
                 why = " The fit has no validation; give val= data."
