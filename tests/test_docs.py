@@ -104,9 +104,10 @@ def test_the_code_of_the_page_on_deployment_runs(capsys):
             assert capsys.readouterr().out == printed
 
 
-def test_the_page_on_check_prints_what_it_says(capsys, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["check.md", "training.md"])
+def test_the_page_prints_what_it_says(name, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    page, names = (DOCS / "check.md").read_text(), {}
+    page, names = (DOCS / name).read_text(), {}
     for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
         exec(code, names)
     assert capsys.readouterr().out == "".join(re.findall(r"```text\n(.*?)```", page, re.DOTALL))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -77,6 +78,12 @@ class ShardedLoader:
     def share(self, batch_idx: int) -> tuple[int, int]:
         return self.batches.share(batch_idx)
 
+    def accumulated(self, batch_idx: int, several: int, batches: int) -> float:
+        """The samples of one optimiser step, that of batch `batch_idx`, over the `several` batches that it may have."""
+        # Lightning divides each loss by `several`, though the last step of an epoch of `batches` may have fewer.
+        first = batch_idx - batch_idx % several
+        return sum(self.share(place)[1] for place in range(first, min(first + several, batches))) / several
+
     def __iter__(self) -> Iterator[Any]:
         # A generator starts at its first next(), and only then does the trainer know its epoch; what Lightning would
         # tell to set_epoch() is one too many after a resume at the end of an epoch with max_steps.
@@ -84,9 +91,21 @@ class ShardedLoader:
         resume, self._resume = self._resume, None
         self._given = resume["batch"] if resume is not None and resume["epoch"] == self.batches.epoch else 0
         self.batches.start = self._given
-        for batch in self.loader:
+        for batch in self._batches():
             self._given += 1
             yield batch
+
+    def _batches(self) -> Iterator[Any]:
+        try:
+            # Where processes are spawned, the data set is pickled for each worker here.
+            return iter(self.loader)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            if not self.loader.num_workers or "pickle" not in str(error):
+                raise
+            raise DataError(
+                f"the {self.loader.num_workers} workers cannot be sent the {type(self.dataset).__name__}: {error}. Use"
+                " functions of a module instead of lambdas and local ones, or num_workers=0"
+            ) from error
 
     # At the end of a run Lightning stops the workers of a loader's `_iterator`; left to the garbage collector, each
     # of them is waited for five seconds.

@@ -9,26 +9,19 @@ import lightning
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
-from slimgraph.data import DictDataset
-from slimgraph.errors import NonFiniteError, OptionError, StrictOptions
+from slimgraph.errors import OptionError, StrictOptions
 from slimgraph.slim import project_
-from slimgraph.training.data import share
+from slimgraph.training.data import ShardedLoader, share
 from slimgraph.training.epoch_rows import EpochRows
 from slimgraph.training.gates import StepGates
-from slimgraph.training.named import (
-    make_optimizer,
-    make_problem,
-    make_scheduler,
-    name_of,
-    optimizer_factory,
-    primitives,
-    scheduler_factory,
-)
+from slimgraph.training.named import make_problem, name_of, primitives
+from slimgraph.training.nonfinite import explained
+from slimgraph.training.optimizers import Recipe
+from slimgraph.training.refusals import callbacks_of
 from slimgraph.training.state import Means, loader_suffix, named_means, random_state, set_random_state
+from slimgraph.training.watch import FitWatch
 
-AGGREGATES = ("loss", "objective_loss", "penalty_loss", "reg_loss")
 FORMAT = 1
 
 
@@ -39,7 +32,8 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
     `LitProblem.load_from_checkpoint(path)` works alone. `optimizer` is a name in torch.optim, a class or factory
     called with the parameters and `lr` (1e-3 unless the factory carries its own), or an instance; `scheduler` is a
     name in torch.optim.lr_scheduler, a factory called with the optimiser, or an instance, stepped each
-    `scheduler_interval` ("epoch" or "step"); ReduceLROnPlateau looks at `scheduler_monitor`.
+    `scheduler_interval` ("epoch" or "step"); ReduceLROnPlateau looks at `scheduler_monitor`. With `maps_lr` or
+    `variables_lr` the parameters go to the optimiser in the groups of `Problem.parameter_groups`.
 
     Logged once per epoch are `train_loss`, `val_loss` (and `dev_loss`, its old name), `test_loss` and every term of
     the problem with these prefixes: means over all samples of all devices. Of several validation loaders each has its
@@ -47,10 +41,12 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
     monitors `val_loss` looks at the first. An augmented Lagrangian is updated every
     `inner_loop` epochs with every sample of every device; a module with a `project_()` is projected after each step.
 
-    With the batches of LitDataModule each device's loss is weighted by its share of the samples, so that the mean
-    gradient over devices is that of the whole batch, and a fit resumed with `ckpt_path=` goes on exactly.
+    With the batches of LitDataModule each loss is weighted by its share of the samples, so that the mean gradient over
+    devices, and over batches that are accumulated, is that of one whole batch; and a fit resumed with `ckpt_path=`
+    goes on exactly.
 
-    Raises NonFiniteError for a NaN or infinite term in training, with its name and the batch.
+    Raises NonFiniteError for a NaN or infinite term in training, with its name, the keys and samples behind it and the
+    batch; OptionError for what would have no effect. docs/training.md has the recipes, and what else is told.
     """
 
     problem: Any
@@ -58,10 +54,12 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
     def __init__(
         self,
         problem: nn.Module | str | None,
-        optimizer: str | Callable[..., Optimizer] | Optimizer | None = "Adam",
+        optimizer: str | Callable[..., Optimizer] | Optimizer = "Adam",
         lr: float | None = None,
         scheduler: Any = None,
         *,
+        maps_lr: float | None = None,
+        variables_lr: float | None = None,
         optimizer_args: Mapping[str, Any] | None = None,
         scheduler_args: Mapping[str, Any] | None = None,
         scheduler_interval: str = "epoch",
@@ -69,9 +67,12 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
         problem_args: Mapping[str, Any] | None = None,
     ):
         super().__init__()
-        if scheduler_interval not in ("epoch", "step"):
-            raise OptionError(f"LitProblem needs scheduler_interval 'epoch' or 'step', got {scheduler_interval!r}")
-        self.optimizer_args, self.scheduler_args = dict(optimizer_args or {}), dict(scheduler_args or {})
+        optimizer_args, scheduler_args = dict(optimizer_args or {}), dict(scheduler_args or {})
+        rates = {"maps_lr": maps_lr, "variables_lr": variables_lr}
+        self._recipe = Recipe(
+            optimizer, scheduler, optimizer_args, scheduler_args, rates, scheduler_interval, scheduler_monitor
+        )
+        self._recipe.refuse_idle(lr)
         problem_args = dict(problem_args or {})
         if isinstance(problem, str) and (lost := problem_args.keys() - primitives(problem_args).keys()):
             raise OptionError(
@@ -84,20 +85,17 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
                 "optimizer": name_of(optimizer),
                 "lr": lr,
                 "scheduler": name_of(scheduler),
-                "optimizer_args": primitives(self.optimizer_args),
-                "scheduler_args": primitives(self.scheduler_args),
+                **rates,
+                "optimizer_args": primitives(optimizer_args),
+                "scheduler_args": primitives(scheduler_args),
                 "scheduler_interval": scheduler_interval,
                 "scheduler_monitor": scheduler_monitor,
                 "problem_args": primitives(problem_args),
             }
         )
         self.problem = make_problem(problem, problem_args)
-        self.optimizer, self.lr, self.scheduler = optimizer, lr, scheduler
-        if optimizer is not None and not isinstance(optimizer, Optimizer):
-            # A mistyped name or option is told here, not after the data were loaded.
-            optimizer_factory(optimizer, self.optimizer_args)
-        if scheduler is not None and not isinstance(scheduler, LRScheduler):
-            scheduler_factory(scheduler, self.scheduler_args)
+        # The learning-rate finder looks for it here.
+        self.lr = lr
         self._means = {"train": Means()}
         self._epoch_rows = EpochRows()
         self._resume: dict[str, Any] | None = None
@@ -105,37 +103,27 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
     # ------------------------------------------------------------------ what Lightning asks for
 
     def configure_callbacks(self) -> list[lightning.Callback]:
-        trainer: Any = self.trainer
-        return [StepGates()] if StepGates.needed(self.problem, trainer.callbacks) else []
+        there = callbacks_of(self.trainer)
+        gates = [StepGates()] if StepGates.needed(self.problem, there) else []
+        return gates if any(isinstance(callback, FitWatch) for callback in there) else [*gates, FitWatch()]
 
     def configure_optimizers(self) -> Any:
-        if self.optimizer is None:
-            raise OptionError("this checkpoint's optimiser was an object, which it cannot hold; pass optimizer=...")
-        parameters = [p for p in self.problem.parameters() if p.requires_grad]
-        if not parameters:
-            raise OptionError(
-                "LitProblem: the problem has no trainable parameter; unfreeze a node, or give it a module instead of a"
-                " function around one"
-            )
-        optimizer = make_optimizer(self.optimizer, parameters, self.lr, self.optimizer_args)
-        if self.scheduler is None:
-            return optimizer
-        config = {
-            "scheduler": make_scheduler(self.scheduler, optimizer, self.scheduler_args),
-            "interval": self.hparams["scheduler_interval"],
-            "monitor": self.hparams["scheduler_monitor"],
-        }
-        return {"optimizer": optimizer, "lr_scheduler": config}
+        return self._recipe.made(self.problem, self.lr)
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
         return self.problem(batch)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        counted, total = self.share(self.trainer.train_dataloader, batch, batch_idx)
+        loader, several = self.trainer.train_dataloader, self.trainer.accumulate_grad_batches
+        counted, total = self.share(loader, batch, batch_idx)
+        if several > 1 and isinstance(loader, ShardedLoader):
+            total = loader.accumulated(batch_idx, several, int(self.trainer.num_training_batches))
         output, prefix = self.problem(batch), prefix_of(batch)
         values = self._values(output, prefix)
         if not torch.isfinite(values).all():
-            self._refuse(values, batch_idx)
+            terms = dict(zip(self._terms, values.tolist(), strict=True))
+            where = f"training batch {batch_idx} of epoch {self.current_epoch}"
+            raise explained(self.problem, terms, batch, output, prefix, where)
         self._means["train"].add(values, counted)
         if self._outer_step_due:
             self._epoch_rows.keep(batch_idx, output, prefix, counted)
@@ -162,16 +150,6 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
     def on_fit_start(self) -> None:
         # Lightning keeps the mode that the module comes with, which after a prediction is eval.
         self.train()
-
-    def on_train_start(self) -> None:
-        loader = self.trainer.train_dataloader
-        whole = isinstance(loader, Mapping) and any(isinstance(value, Tensor) for value in loader.values())
-        if whole or isinstance(loader, DictDataset):
-            # Lightning would take each sample for a batch, without a word.
-            raise OptionError(
-                f"LitProblem is fitted to batches; the entries of the {type(loader).__name__} that it was given are "
-                "single samples. Write LitDataModule(train=...) or a DataLoader around it"
-            )
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         if self._resume is not None:
@@ -283,15 +261,6 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
         options["add_dataloader_idx"] = False
         for name, mean in named.items():
             self.log(name, mean, prog_bar=name == f"{stage}_loss", **options)
-
-    def _refuse(self, values: Tensor, batch_idx: int) -> None:
-        wrong = {t: float(v) for t, v in zip(self._terms, values, strict=True) if not torch.isfinite(v)}
-        named = {term: value for term, value in wrong.items() if term not in AGGREGATES} or wrong
-        what = ", ".join(f"{term!r} is {value}" for term, value in named.items())
-        raise NonFiniteError(
-            f"{what} in training batch {batch_idx} of epoch {self.current_epoch}; lower lr, bound the maps, or look at"
-            " the data of this batch"
-        )
 
 
 def prefix_of(batch: Mapping[str, Any]) -> str:
