@@ -108,7 +108,7 @@ def appears(path: Path, process: subprocess.Popen) -> None:
 
 
 def test_a_fit_that_a_signal_stopped_resumes_bit_for_bit(tmp_path, whole):
-    """Real processes: SIGKILL leaves the last checkpoint, SIGTERM the moment; parameters, multipliers, moments, rates."""
+    """Real processes: SIGKILL leaves the last checkpoint, SIGTERM the moment."""
     running = {name: started(tmp_path, name) for name in interrupted.STOPS}
     try:
         for name, process in running.items():
@@ -120,19 +120,29 @@ def test_a_fit_that_a_signal_stopped_resumes_bit_for_bit(tmp_path, whole):
     finally:
         for process in running.values():
             process.kill()
-    first = {"SIGKILL step 13": 10, "SIGTERM step 13": 13, "SIGTERM step 16": 16, "SIGTERM validation 16": 16}
-    for name, step in first.items():
-        folder = tmp_path / name
-        assert (folder / "on_exception.ckpt").exists() == (folder / "ended").exists() == name.startswith("SIGTERM")
+    folders = [folder for folder in sorted(tmp_path.iterdir()) if folder.is_dir()]
+    assert len(folders) == 5
+    for folder in folders:
+        name, _, at = folder.name.split()
+        # The last checkpoint before step 13 is that of step 10.
+        step = 10 if name == "SIGKILL" else int(at)
+        assert (folder / "on_exception.ckpt").exists() == (folder / "ended").exists() == (name == "SIGTERM")
         assert_resumed(whole, interrupted.fit(folder, resume="last"), step)
 
 
-def test_a_checkpoint_saved_by_hand_in_mid_epoch_resumes_within_it(tmp_path, whole):
-    """max_steps has ended that epoch, and Lightning has counted it."""
-    for step in (3, 8, 13):
-        path = tmp_path / f"{step}.ckpt"
-        interrupted.fit(steps=step, save=path)
-        assert_resumed(whole, interrupted.fit(resume=path), step)
+@pytest.mark.parametrize("step", [3, 8, 13])
+def test_a_checkpoint_saved_by_hand_after_a_fit_resumes_where_it_ended(tmp_path, whole, step: int):
+    """In mid-epoch too: max_steps ended that epoch, and Lightning has counted it as completed."""
+    interrupted.fit(steps=step, save=tmp_path / "hand.ckpt")
+    assert_resumed(whole, interrupted.fit(resume=tmp_path / "hand.ckpt"), step)
+
+
+def test_a_fit_of_two_epochs_goes_on_for_two_more(tmp_path):
+    options = {"loss": "augmented", "dropout": 0.3, "steps": -1, "val": False}
+    whole = problems.state(*problems.fit(**options, epochs=4))
+    _, run = problems.fit(**options, epochs=2)
+    run.save_checkpoint(tmp_path / "hand.ckpt")
+    assert_equal(whole, problems.state(*problems.fit(**options, epochs=4, resume=tmp_path / "hand.ckpt")))
 
 
 def test_a_fit_in_double_precision_resumes_and_loads_alone(tmp_path):
@@ -241,17 +251,17 @@ def foreign(kind: str, path: Path, file: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "error", "message"),
     [
-        ("empty", CheckpointError, r"fit.ckpt was cut short, or is none \(Ran out of input\); take an older one"),
+        ("empty", CheckpointError, r"fit.ckpt was cut short, or is none \(.*\); take an older one"),
         ("text", CheckpointError, r"fit.ckpt was cut short, or is none"),
-        ("half", CheckpointError, r"fit.ckpt was cut short, or is none \(PytorchStreamReader failed"),
-        ("cut", CheckpointError, r"fit.ckpt was cut short, or is none \(PytorchStreamReader failed"),
+        ("half", CheckpointError, r"fit.ckpt was cut short, or is none"),
+        ("cut", CheckpointError, r"fit.ckpt was cut short, or is none"),
         ("folder", MissingFileError, r"fit.ckpt is a folder, not a file"),
         ("missing", MissingFileError, r"no file .*fit.ckpt. Did you mean 'fit_2.ckpt'\?"),
         ("tensor", CheckpointError, r"no lightning.Trainer wrote .*fit.ckpt: it holds a Tensor"),
         (
             "state_dict",
             CheckpointError,
-            r"it holds tensors alone, nodes.0.callable.0.U, .*; load_state_dict takes such",
+            r"it holds tensors alone, nodes.0.callable.0.U, .*; load_state_dict takes",
         ),
         ("problem.save", CheckpointError, r"no lightning.Trainer wrote .*: problem.save did; problem.load\(path\)"),
         ("object", CheckpointError, r"holds an object of pathlib\..*Path, which weights_only=True refuses"),
@@ -271,17 +281,17 @@ def test_a_checkpoint_of_another_module_is_told(tmp_path):
         go_on(module, tmp_path / "other.ckpt")
     with pytest.raises(OptionError, match=r"no LitProblem wrote .*other.ckpt, .*; pass problem="):
         LitProblem.load_from_checkpoint(tmp_path / "other.ckpt")
-    with pytest.raises(CheckpointError, match=r"'layer.weight' is a tensor .* in the checkpoint, missing in the"):
+    with pytest.raises(CheckpointError, match=r"'layer.weight' is \(1, 1\) float32 in the checkpoint, missing in the"):
         LitProblem.load_from_checkpoint(tmp_path / "other.ckpt", problem=module.problem)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"width": 7}, r"'problem.nodes.0.callable.1.weight' is a .*\(6, 2\).* in the checkpoint, .*\(7, 2\)"),
+        ({"width": 7}, r"'problem.nodes.0.callable.1.weight' is \(6, 2\) float64 in the checkpoint, \(7, 2\)"),
         ({"node": "nett"}, r"has node 'net', \(x\) -> \(y\); the problem has no node 'net'. Did you mean 'nett'\?"),
         ({"term": "roof"}, r"the checkpoint has term 'ceiling'"),
-        ({"dtype": torch.float32}, r"is a .*float64.* in the checkpoint, .*float32.* in the problem"),
+        ({"dtype": torch.float32}, r"U' is .* float64 in the checkpoint, .* float32 in the problem"),
     ],
     ids=["shape", "node", "term", "dtype"],
 )

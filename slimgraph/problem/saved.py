@@ -21,6 +21,17 @@ from slimgraph.report import cut
 FORMAT = 1
 # What a file of this format holds, each a dict.
 PARTS = ("nodes", "terms", "normalizer", "state")
+# What torch.load raises for a file that it did not write or that was cut short: a pickle makes anything of other bytes.
+UNREADABLE = (
+    RuntimeError,
+    EOFError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    OSError,
+    pickle.UnpicklingError,
+)
 
 
 def save(problem: Any, path: str | Path) -> None:
@@ -87,7 +98,7 @@ def _read(path: Path) -> dict[str, Any]:
     """The content of a file that `save` wrote."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, pickle.UnpicklingError) as error:
+    except UNREADABLE as error:
         reason = cut(next(iter(str(error).splitlines()), type(error).__name__), 80)
         raise DataError(f"{path} was cut short, or problem.save did not write it ({reason})") from None
     if not _is_ours(content):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor
 from slimgraph.data.files import existing_file, write_whole
 from slimgraph.errors import CheckpointError
 from slimgraph.problem import Problem
-from slimgraph.problem.saved import structure, version
+from slimgraph.problem.saved import UNREADABLE, structure, version
 from slimgraph.report import cut
 
 SECTION = "slimgraph"
@@ -92,15 +92,21 @@ def refuse_to_resume(checkpoint: Mapping[str, Any], options: Mapping[str, Any]) 
 
 
 def reopen_epoch(checkpoint: dict[str, Any], batches: float) -> None:
-    """An epoch of `batches` that max_steps has ended in its middle is not over: a resumed fit goes on within it."""
+    """Counts the last epoch, of so many `batches`, as one that a resumed fit can go on in or after.
+
+    Where a fit has ended Lightning counts the epoch as completed: one that max_steps broke off would be left for the
+    next, and after a whole one an epoch without batches would be run.
+    """
     loop = checkpoint["loops"]["fit_loop"]
     epoch, batch = loop["epoch_progress"], loop["epoch_loop.batch_progress"]
-    broken = 0 < batch["current"]["ready"] < batches and not batch["is_last_batch"]
-    if broken and epoch["current"]["processed"] == epoch["current"]["ready"]:
-        # Lightning counts it as processed, and after its last hooks as completed.
-        for count in (epoch["total"], epoch["current"]):
-            count["processed"] = count["completed"] = count["ready"] - 1
-        checkpoint["epoch"] = epoch["current"]["completed"]
+    if not epoch["current"]["processed"] == epoch["current"]["ready"] > 0:
+        return
+    whole = batch["is_last_batch"] or batch["current"]["ready"] >= batches
+    for count in (epoch["total"], epoch["current"]):
+        count["completed"] = count["ready"] - 1
+        if not whole:
+            count["processed"] = count["ready"] - 1
+    checkpoint["epoch"] = epoch["current"]["completed"]
 
 
 # ---- files
@@ -132,7 +138,7 @@ class CheckpointFiles(TorchCheckpointIO):
             existing_file(path)
         try:
             content = super().load_checkpoint(path, map_location, weights_only)
-        except (RuntimeError, EOFError, ValueError, KeyError, OSError, pickle.UnpicklingError) as error:
+        except UNREADABLE as error:
             raise CheckpointError(_unreadable(path, error)) from error
         if not isinstance(content, dict) or "pytorch-lightning_version" not in content or "state_dict" not in content:
             raise CheckpointError(f"no lightning.Trainer wrote {path}: {_held(content)}")
@@ -157,7 +163,8 @@ def _is_local(path: Any) -> bool:
 
 def _unreadable(path: Any, error: Exception) -> str:
     reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-    if isinstance(error, OSError):
+    # torch looks for the end of a file that was cut short before its beginning.
+    if isinstance(error, OSError) and error.errno != errno.EINVAL:
         return f"the checkpoint {path} cannot be read: {error.strerror or reason}"
     if "Unsupported global" in str(error):
         # torch says which class in a later line of a long text.

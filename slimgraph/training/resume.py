@@ -9,7 +9,6 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.plugins.precision import DoublePrecision
 from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
@@ -47,8 +46,8 @@ class Resumable(lightning.LightningModule):
             strategy.checkpoint_io = CheckpointFiles()
         for callback in self.trainer.checkpoint_callbacks if stage == "fit" and self.trainer.is_global_zero else ():
             # The first checkpoint may be hours away.
-            if isinstance(callback, ModelCheckpoint) and callback.dirpath and callback.save_top_k:
-                refuse_unwritable(callback.dirpath)
+            if folder := getattr(callback, "dirpath", None):
+                refuse_unwritable(folder)
 
     # ------------------------------------------------------------------ writing
 

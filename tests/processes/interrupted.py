@@ -20,8 +20,8 @@ from slimgraph import AugmentedLagrangeLoss, Node, Problem, slim, variable
 from slimgraph.training import LitDataModule, LitProblem
 
 STEPS = 29
-# Eight batches an epoch: in mid-epoch, after the last batch of an epoch, and in the validation that follows one.
-STOPS = {"SIGKILL": ["step 13"], "SIGTERM": ["step 13", "step 16", "validation 16"]}
+# Eight batches an epoch: in mid-epoch, after the last batch of one, within the validation that follows and after it.
+STOPS = {"SIGKILL": ["step 13"], "SIGTERM": ["step 13", "step 16", "validation 16", "validated 16"]}
 
 
 def single() -> Problem:
@@ -69,7 +69,7 @@ class StopAt(lightning.Callback):
     def on_validation_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        self.wait(trainer, f"validation {trainer.global_step}" if batch_idx == 0 else "")
+        self.wait(trainer, f"{'validated' if batch_idx else 'validation'} {trainer.global_step}")
 
 
 def fit(
