@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,11 +15,11 @@ import lightning
 import pytest
 import torch
 from helpers import files_of_at_most
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from torch import nn
 
 from slimgraph.errors import CheckpointError, MissingFileError, OptionError
-from slimgraph.training import LitDataModule, LitProblem
+from slimgraph.training import BestWeights, LitDataModule, LitProblem
 from slimgraph.training.checkpoint import FORMAT
 
 HERE = Path(__file__).parent
@@ -27,6 +28,7 @@ sys.path[:0] = [str(HERE / "ranks"), str(HERE / "processes")]
 import interrupted  # noqa: E402
 import problems  # noqa: E402
 
+PAGE = HERE.parent / "docs" / "checkpoints.md"
 FORMAT_1 = HERE / "fixtures" / "checkpoint_format_1.ckpt"
 
 
@@ -128,6 +130,30 @@ def test_a_fit_that_a_signal_stopped_resumes_bit_for_bit(tmp_path, whole):
         step = 10 if name == "SIGKILL" else int(at)
         assert (folder / "on_exception.ckpt").exists() == (folder / "ended").exists() == (name == "SIGTERM")
         assert_resumed(whole, interrupted.fit(folder, resume="last"), step)
+
+
+def test_sigterm_keeps_the_last_weights_beside_the_best(tmp_path):
+    class Stop(lightning.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            if trainer.global_step == 13:
+                signal.raise_signal(signal.SIGTERM)
+
+    def fit(*callbacks, resume=None):
+        module, best = LitProblem(problems.make("augmented"), "SGD", 2.0), BestWeights()
+        data = LitDataModule(problems.data(37), problems.data(7, 1), batch_size=5)
+        run = problems.trainer(max_epochs=4, callbacks=[best, *callbacks], enable_checkpointing=bool(callbacks))
+        run.fit(module, data, ckpt_path=resume)
+        return dict(module.state_dict()), best.best_epoch
+
+    whole = fit()
+    with pytest.raises(SystemExit):
+        fit(Stop(), OnExceptionCheckpoint(tmp_path))
+    assert_equal(whole, fit(resume=tmp_path / "on_exception.ckpt"))
+    last = torch.load(tmp_path / "on_exception.ckpt", weights_only=True)
+    (best,) = (state["weights"] for name, state in last["callbacks"].items() if name == "BestWeights")
+    assert not torch.equal(
+        best["problem.nodes.0.callable.1.bias"], last["state_dict"]["problem.nodes.0.callable.1.bias"]
+    )
 
 
 @pytest.mark.parametrize("step", [3, 8, 13])
@@ -360,3 +386,15 @@ def test_a_checkpoint_plugin_of_the_user_is_left_alone(tmp_path):
 
     run = go_on(lit(), None, max_steps=1, plugins=[Mine()])
     assert type(run.strategy.checkpoint_io) is Mine
+
+
+def test_the_page_runs_as_it_stands(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    model, fit, load = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    (tmp_path / "model.py").write_text(model)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    names: dict = {}
+    exec(fit + load, names)
+    assert_equal(dict(names["fit"].state_dict()), dict(names["again"].state_dict()))
+    assert not (tmp_path / "kept" / "on_exception.ckpt").exists()
+    monkeypatch.delitem(sys.modules, "model")
