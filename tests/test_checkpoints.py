@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -376,6 +377,13 @@ def test_a_full_disc_ends_the_fit_in_one_sentence_and_leaves_the_last_checkpoint
     go_on(whole, None)
     go_on(resumed, tmp_path / "fit.ckpt")
     assert_equal(dict(whole.state_dict()), dict(resumed.state_dict()))
+
+
+def test_a_checkpoint_is_written_beside_its_place(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    """Lightning's way through the folder for temporary files may end in a copy over the old checkpoint."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    go_on(lit(), None, max_steps=1).save_checkpoint(tmp_path / "new" / "fit.ckpt")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["fit.ckpt"]
 
 
 def test_a_checkpoint_plugin_of_the_user_is_left_alone(tmp_path):
