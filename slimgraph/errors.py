@@ -15,7 +15,8 @@ Every error is a `SlimgraphError` and also the built-in exception that a torch u
     │       └── UnknownMapError (KeyError)  a key that `slim.maps` does not hold
     ├── ExpressionError (TypeError)      a symbolic expression used where it has no meaning
     ├── DataError (ValueError)           a file or a data set that cannot be used
-    │   └── MissingFileError (FileNotFoundError)  a file that is not there
+    │   ├── MissingFileError (FileNotFoundError)  a file that is not there
+    │   └── CheckpointError (RuntimeError)  a checkpoint that cannot be read, written or gone on from
     ├── UnsupportedError (NotImplementedError)  something that this class does not offer
     ├── NonFiniteError (ArithmeticError) a NaN or an infinity in a term while training
     └── DrawingError (RuntimeError)      a picture that cannot be made here
@@ -93,6 +94,10 @@ class DataError(SlimgraphError, ValueError):
 
 class MissingFileError(DataError, FileNotFoundError):
     """A file is not there."""
+
+
+class CheckpointError(DataError, RuntimeError):
+    """A checkpoint cannot be read, cannot be written, or belongs to another problem."""
 
 
 class UnsupportedError(SlimgraphError, NotImplementedError):

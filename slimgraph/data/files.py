@@ -1,8 +1,10 @@
-"""Files of columns and of arrays: CSV, NPZ and MAT, as tensors under their names."""
+"""Files of columns and of arrays: CSV, NPZ and MAT, as tensors under their names; `write_whole`."""
 
 from __future__ import annotations
 
 import csv
+import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -88,3 +90,25 @@ def existing_file(path: str | Path) -> Path:
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise MissingFileError(f"no file {path}.{did_you_mean(path.name, beside)}")
     return path
+
+
+def write_whole(path: str | Path, content: Any) -> None:
+    """torch.save, so that `path` is whole or as it was before. Raises OSError, as a full disc does."""
+    path = Path(path)
+    # Beside the target, so that putting it in place is one step, and a program that dies leaves the old file whole.
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp lets the owner alone read; other files are as the user's umask says.
+        mask = os.umask(0)
+        os.umask(mask)
+        Path(name).chmod(0o666 & ~mask)
+        Path(name).replace(path)
+    except RuntimeError as error:
+        # torch hides what the disc said behind what its own writer counted.
+        raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+    finally:
+        Path(name).unlink(missing_ok=True)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import copy
-import os
 import pickle
 import sys
-import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from slimgraph import wiring
-from slimgraph.data.files import existing_file
+from slimgraph.data.files import existing_file, write_whole
 from slimgraph.errors import DataError, did_you_mean
 from slimgraph.node import describe
 from slimgraph.report import cut
@@ -22,6 +21,17 @@ from slimgraph.report import cut
 FORMAT = 1
 # What a file of this format holds, each a dict.
 PARTS = ("nodes", "terms", "normalizer", "state")
+# What torch.load raises for a file that it did not write or that was cut short: a pickle makes anything of other bytes.
+UNREADABLE = (
+    RuntimeError,
+    EOFError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    OSError,
+    pickle.UnpicklingError,
+)
 
 
 def save(problem: Any, path: str | Path) -> None:
@@ -33,34 +43,26 @@ def save(problem: Any, path: str | Path) -> None:
         raise DataError(f"{path} is a folder; name a file in it, as {path / 'model.pt'}")
     content = {
         "format": FORMAT,
-        "slimgraph": _version(),
-        **_structure(problem),
+        "slimgraph": version(),
+        **structure(problem),
         "state": dict(problem.state_dict()),
     }
-    # Beside the target, so that putting it in place is one step, and a program that dies leaves the old file whole.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp lets the owner alone read; other files are as the user's umask says.
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(name).chmod(0o666 & ~mask)
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+        write_whole(path, content)
+    except OSError as error:
+        raise DataError(
+            f"{path} could not be written: {error.strerror or error}; what stood there is as it was"
+        ) from error
 
 
 def load(problem: Any, path: str | Path) -> None:
     """What `Problem.load` does."""
     content = _read(existing_file(path))
-    ours = _structure(problem)
+    ours = structure(problem)
     for kind in ("node", "term"):
-        _refuse_other_structure(path, kind, content[f"{kind}s"], ours[f"{kind}s"])
+        refuse_other_structure(path, kind, content[f"{kind}s"], ours[f"{kind}s"])
     if content["normalizer"] and ours["normalizer"]:
-        _refuse_other_structure(path, "normalized key", content["normalizer"], ours["normalizer"])
+        refuse_other_structure(path, "normalized key", content["normalizer"], ours["normalizer"])
     if content["normalizer"] and problem.normalizer is None:
         raise DataError(
             f"{path} holds a normalizer of {list(content['normalizer'])}, the problem has none; give it one of these "
@@ -74,11 +76,13 @@ def load(problem: Any, path: str | Path) -> None:
         twin.load_state_dict(state)
     except (RuntimeError, ValueError) as error:
         reason = str(error)
-    _refuse_other_state(path, state, problem.state_dict(), reason)
+    refuse_other_dtypes(path, state, problem.state_dict())
+    if reason:
+        refuse_other_shapes(path, state, problem.state_dict(), reason)
     problem.load_state_dict(state)
 
 
-def _structure(problem: Any) -> dict[str, dict[str, str]]:
+def structure(problem: Any) -> dict[str, dict[str, str]]:
     """The nodes with their keys, and the terms, by name; which statistics each normalised key has."""
     nodes = zip(wiring.names(problem.nodes), problem.nodes, strict=True)
     terms = zip(problem.loss.names(), problem.loss.terms, strict=True)
@@ -94,7 +98,7 @@ def _read(path: Path) -> dict[str, Any]:
     """The content of a file that `save` wrote."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, pickle.UnpicklingError) as error:
+    except UNREADABLE as error:
         reason = cut(next(iter(str(error).splitlines()), type(error).__name__), 80)
         raise DataError(f"{path} was cut short, or problem.save did not write it ({reason})") from None
     if not _is_ours(content):
@@ -103,7 +107,7 @@ def _read(path: Path) -> dict[str, Any]:
     if content["format"] != FORMAT:
         raise DataError(
             f"{path} has format {content['format']} of slimgraph {content.get('slimgraph')}; this is slimgraph "
-            f"{_version()}, which reads format {FORMAT}"
+            f"{version()}, which reads format {FORMAT}"
         )
     return content
 
@@ -115,12 +119,13 @@ def _is_ours(content: Any) -> bool:
     return content["format"] != FORMAT or all(isinstance(content.get(part), dict) for part in PARTS)
 
 
-def _version() -> str:
+def version() -> str:
+    """The version of slimgraph that runs."""
     # No room imports the front page, where the version stands; but whoever is here has opened it.
     return sys.modules["slimgraph"].__version__
 
 
-def _refuse_other_structure(path: str | Path, kind: str, saved: dict[str, str], ours: dict[str, str]) -> None:
+def refuse_other_structure(where: str | Path, kind: str, saved: dict[str, str], ours: dict[str, str]) -> None:
     """The same nodes, or terms, with the same keys in the same order: the numbers are kept by place."""
     for name in [*saved, *ours]:
         if saved.get(name) != ours.get(name):
@@ -129,24 +134,28 @@ def _refuse_other_structure(path: str | Path, kind: str, saved: dict[str, str], 
                 for held in (saved, ours)
             )
             hint = "" if name in saved and name in ours else did_you_mean(name, [*(ours if name in saved else saved)])
-            raise DataError(f"{path} {there}; the problem {here}.{hint}")
+            raise DataError(f"{where} {there}; the problem {here}.{hint}")
     if list(saved) != list(ours):
-        raise DataError(f"{path} has the {kind}s in the order {list(saved)}, the problem in {list(ours)}")
+        raise DataError(f"{where} has the {kind}s in the order {list(saved)}, the problem in {list(ours)}")
 
 
-def _refuse_other_state(path: str | Path, saved: dict[str, Tensor], ours: dict[str, Tensor], reason: str) -> None:
-    """Every number has its place, of its shape and dtype; `reason` is torch's, where it would not load."""
+def refuse_other_dtypes(where: str | Path, saved: Mapping, ours: Mapping, *, widened: bool = False) -> None:
+    """Every number keeps its dtype, or where it may be `widened` loses nothing."""
     for name, value in saved.items():
-        if name in ours and value.dtype != ours[name].dtype:
+        if not isinstance(value, Tensor) or name not in ours or value.dtype == ours[name].dtype:
+            continue
+        if not (widened and torch.promote_types(value.dtype, ours[name].dtype) == ours[name].dtype):
             raise DataError(
-                f"{name!r} is {describe(value)} in {path}, {describe(ours[name])} in the problem; bring the problem "
+                f"{name!r} is {describe(value)} in {where}, {describe(ours[name])} in the problem; bring the problem "
                 "to that dtype first, as by problem.double()"
             )
-    if not reason:
-        return
+
+
+def refuse_other_shapes(where: str | Path, saved: Mapping, ours: Mapping, reason: str) -> NoReturn:
+    """Every number has its place and shape; `reason` is torch's, that did not load them."""
     for name in [*saved, *ours]:
         there, here = (describe(held[name]) if name in held else "missing" for held in (saved, ours))
         # Buffers that a loss makes at its first batch may be missing on either side.
         if there != here and ("missing" not in (there, here) or f'"{name}"' in reason):
-            raise DataError(f"{name!r} is {there} in {path}, {here} in the problem; build it by the same code")
-    raise DataError(f"{path} does not fit the problem: {reason.splitlines()[-1].strip()}")
+            raise DataError(f"{name!r} is {there} in {where}, {here} in the problem; build it by the same code")
+    raise DataError(f"{where} does not fit the problem: {reason.splitlines()[-1].strip()}")

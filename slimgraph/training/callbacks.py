@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from slimgraph.errors import OptionError, StrictOptions, did_you_mean
@@ -68,8 +69,10 @@ class BestWeights(lightning.Callback, metaclass=StrictOptions):
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        # After a NaN or an interruption the best weights are what one still wants.
-        self.on_fit_end(trainer, pl_module)
+        # After a NaN or an interruption the best weights are what one still wants; a fit that SIGTERM stopped goes on
+        # with its last ones, which OnExceptionCheckpoint is about to keep.
+        if not isinstance(exception, SIGTERMException):
+            self.on_fit_end(trainer, pl_module)
 
     def put_back(self, pl_module: lightning.LightningModule) -> None:
         """Loads the best weights into the module."""

@@ -19,13 +19,12 @@ from slimgraph.training.named import make_problem, name_of, primitives
 from slimgraph.training.nonfinite import explained
 from slimgraph.training.optimizers import Recipe
 from slimgraph.training.refusals import callbacks_of
-from slimgraph.training.state import Means, loader_suffix, named_means, random_state, set_random_state
+from slimgraph.training.resume import Resumable
+from slimgraph.training.state import Means, loader_suffix, named_means, set_random_state
 from slimgraph.training.watch import FitWatch
 
-FORMAT = 1
 
-
-class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
+class LitProblem(Resumable, metaclass=StrictOptions):
     """Fits a Problem with `lightning.Trainer(...).fit(LitProblem(problem), data)`; the Trainer is the user's own.
 
     `problem` is a Problem, or "package.module:function" with `problem_args` that makes one; from the latter
@@ -190,37 +189,6 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
     def optimizer_step(self, *args: Any, **options: Any) -> None:
         super().optimizer_step(*args, **options)
         project_(self.problem)
-
-    # ------------------------------------------------------------------ checkpoints
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        mine = {
-            "random": random_state(),
-            "means": self._means["train"].state(),
-            "outer": self._epoch_rows.state(),
-        }
-        ranks = [mine]
-        if self._world > 1:
-            # Lightning calls this hook on every rank and writes what rank 0 holds.
-            ranks = [None] * self._world
-            torch.distributed.all_gather_object(ranks, mine)
-        checkpoint["slimgraph"] = {"format": FORMAT, "ranks": ranks}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        state = checkpoint.get("slimgraph")
-        if state is None or self._trainer is None or self.trainer.state.fn != "fit":
-            return
-        if state["format"] > FORMAT:
-            raise OptionError(
-                f"the checkpoint has format {state['format']}, this slimgraph reads up to {FORMAT}; update it"
-            )
-        ranks = state["ranks"]
-        # With another number of ranks the randomness goes on elsewhere, and the epoch's means start anew.
-        mine = ranks[self.global_rank % len(ranks)]
-        self._resume = mine
-        if len(ranks) == self._world:
-            self._means["train"] = Means.from_state(mine["means"])
-            self._epoch_rows = EpochRows(mine["outer"])
 
     # ------------------------------------------------------------------ helpers
 
