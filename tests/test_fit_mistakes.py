@@ -182,7 +182,7 @@ def test_a_constraint_that_is_never_violated_is_told_once(loss: type, bound: flo
     problem = Problem([net()], loss([fit], [y <= bound, y >= 3]))
     seen = advice(problem, {"x": torch.rand(8, 1)}, epochs=epochs)
     assert len(seen) == told
-    text = f"no sample of the first {min(epochs, 10)} epochs violated 'constraint_1', y <= 9.0: so far"
+    text = f"no sample of epochs 0 to {min(epochs, 10) - 1} violated 'constraint_1', y <= 9.0: so far"
     assert all(str(one.message).startswith(text) for one in seen)
 
 

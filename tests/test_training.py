@@ -604,6 +604,9 @@ def test_two_ranks_equal_one(tmp_path):
     assert_same(problems.state(*problems.twin_house()), first["twin house"], 1e-9)
     assert_same(first["whole"], first["resumed"])
     assert_same(second["whole"], second["resumed"])
+    whole, left = {"loss": "augmented", "batch": 10, "steps": 14}, next((tmp_path / "left").glob("*step=6.ckpt"))
+    alone = problems.state(*problems.fit(**whole, resume=left))
+    assert_same(problems.state(*problems.fit(**whole)), alone, 1e-12)
     assert [len(rank["predicted"]["y"]) for rank in (first, second)] == [3, 2]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,28 @@ class EpochRows:
 
     def __init__(self, batches: Mapping[int, dict[str, Tensor]] | None = None) -> None:
         self.batches = dict(batches or {})
+
+    @classmethod
+    def from_ranks(cls, states: Sequence[Mapping[int, dict[str, Tensor]]], rank: int, world: int) -> EpochRows:
+        """What `rank` of `world` goes on with after a fit whose ranks left these states.
+
+        Where their number has changed the first rank holds the rows of all, and the others know the batches.
+
+        >>> states = [{0: {"C_values": torch.zeros(2, 1)}}, {0: {"C_values": torch.ones(1, 1)}}]
+        >>> [EpochRows.from_ranks(states, 0, 1).batches[0]["C_values"].tolist()]
+        [[[0.0], [0.0], [1.0]]]
+        >>> [len(EpochRows.from_ranks(states[:1], rank, 2).batches[0]["C_values"]) for rank in (0, 1)]
+        [2, 0]
+        """
+        if len(states) == world:
+            return cls(states[rank])
+        whole = {
+            place: {key: torch.cat([state[place][key] for state in states if place in state]) for key in kept}
+            for place, kept in states[0].items()
+        }
+        if rank:
+            whole = {place: {key: rows[:0] for key, rows in kept.items()} for place, kept in whole.items()}
+        return cls(whole)
 
     def keep(self, batch_idx: int, output: Mapping[str, Tensor], prefix: str, counted: int) -> None:
         """Keeps the first `counted` rows of a problem's output, whose keys begin with `prefix`."""

@@ -80,12 +80,11 @@ class Resumable(lightning.LightningModule):
             self._go_on(section["ranks"])
 
     def _go_on(self, ranks: list[Any]) -> None:
-        # With another number of ranks the randomness goes on elsewhere, and the epoch's means start anew.
-        mine = ranks[self.global_rank % len(ranks)]
-        self._resume = mine
-        if len(ranks) == self.trainer.world_size:
-            self._means["train"] = Means.from_state(mine["means"])
-            self._epoch_rows = EpochRows(mine["outer"])
+        rank, world = self.global_rank, self.trainer.world_size
+        # With another number of ranks the randomness goes on elsewhere; the epoch's samples are all still there.
+        self._resume = ranks[rank % len(ranks)]
+        self._means["train"] = Means.from_ranks([each["means"] for each in ranks], rank, world)
+        self._epoch_rows = EpochRows.from_ranks([each["outer"] for each in ranks], rank, world)
 
     def _take_precision(self, saved: Mapping[str, Tensor]) -> None:
         """Lightning makes a module double, as precision="64-true" asks, only after it has loaded the numbers."""

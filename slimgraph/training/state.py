@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,25 @@ class Means:
         means.count = state["count"]
         means.sums = None if state["sums"] is None else torch.tensor(state["sums"], dtype=torch.float64)
         return means
+
+    @classmethod
+    def from_ranks(cls, states: Sequence[dict[str, Any]], rank: int, world: int) -> Means:
+        """What `rank` of `world` goes on with; where the number of ranks has changed the first one holds all.
+
+        >>> states = [{"sums": [2.0], "count": 2}, {"sums": [1.0], "count": 1}]
+        >>> [Means.from_ranks(states[:n], rank, 3 - n).totals().tolist() for n, rank in ((2, 0), (1, 0), (1, 1))]
+        [[3.0, 3.0], [2.0, 2.0], [0.0, 0.0]]
+        """
+        if len(states) == world:
+            return cls.from_state(states[rank])
+        parts = [cls.from_state(state) for state in states]
+        sums = [part.sums for part in parts if part.sums is not None]
+        whole = cls()
+        if sums:
+            # Zeros, not nothing: every rank takes part when the sums of all ranks are added up.
+            whole.sums = torch.zeros_like(sums[0]) if rank else torch.stack(sums).sum(0)
+        whole.count = 0 if rank else sum(part.count for part in parts)
+        return whole
 
 
 def loader_suffix(dataloader_idx: int) -> str:

@@ -129,7 +129,7 @@ class FitWatch(lightning.Callback):
             if kept:
                 advise(
                     trainer,
-                    f"no sample of the first {self._epochs} epochs violated {', nor '.join(kept)}: so far that moved"
+                    f"no sample of epochs 0 to {self._epochs - 1} violated {', nor '.join(kept)}: so far that moved"
                     " nothing. Is the bound in the unit of the data, and its sign right?",
                 )
             self._epochs = None
