@@ -1,10 +1,10 @@
-"""Burgers' equation solved by the Cole-Hopf transform: u_t + u u_x = nu u_xx, u(0, x) = -sin(pi x), as two integrals."""
+"""Burgers' equation u_t + u u_x = nu u_xx from u(0, x) = -sin(pi x), solved by two integrals (Cole and Hopf)."""
 
 from __future__ import annotations
 
 import numpy as np
 
-NU = 0.01 / np.pi
+NU, SHAPE = 0.01 / np.pi, (101, 257)  # the viscosity; times and places of the grid
 
 
 def exact(t, x, order=100, nu=NU):
@@ -27,7 +27,8 @@ def exact(t, x, order=100, nu=NU):
     return (weight * -np.sin(np.pi * y)).sum(axis=-1) / weight.sum(axis=-1)
 
 
-def grid(times=101, places=257):
-    """Times and places of a regular grid on [0, 1] x [-1, 1], each `(times * places,)`, and the solution there."""
-    t, x = (each.ravel() for each in np.meshgrid(np.linspace(0, 1, times), np.linspace(-1, 1, places), indexing="ij"))
+def grid():
+    """t, x and u(t, x) on a regular grid on [0, 1] x [-1, 1], each `(times * places,)`, the places running fastest."""
+    axes = np.linspace(0, 1, SHAPE[0]), np.linspace(-1, 1, SHAPE[1])
+    t, x = (axis.ravel() for axis in np.meshgrid(*axes, indexing="ij"))
     return t, x, exact(t, x)
