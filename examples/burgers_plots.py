@@ -14,7 +14,7 @@ SLICES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def draw(path, t, x, u, reference):
-    """The network and the reference on a regular grid, each `(times, places)`."""
+    """The network and the reference on a regular grid, each `(times, places)`, as a picture at `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure, axes = plt.subplots(2, 2, figsize=(11, 7), layout="constrained")
     (solution, off), (slices, shock) = axes
@@ -36,3 +36,4 @@ def draw(path, t, x, u, reference):
     slices.legend()
     figure.savefig(path, dpi=100)
     plt.close(figure)
+    print(f"picture: {path}")
