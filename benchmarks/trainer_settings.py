@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch.utils.data import DataLoader
 
 from benchmarks.training import BATCH, BATCHES, LEAN, data, in_turns, lit_problem, microseconds
 
@@ -31,6 +32,7 @@ def settings(folder: str) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
     def bar(callback: Any = None) -> dict[str, Any]:
         return {"enable_progress_bar": True, "callbacks": [] if callback is None else [callback]}
 
+    repeated = {"batches": 1, "repeated": BATCHES}
     return {
         "lean": ({}, {}),
         "barebones=True": ({**nothing, "barebones": True}, {}),
@@ -42,16 +44,18 @@ def settings(folder: str) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
         "logger, every 50 steps": ({"logger": CSVLogger(folder)}, {}),
         "logger, log_every_n_steps=1": ({"logger": CSVLogger(folder), "log_every_n_steps": 1}, {}),
         "a checkpoint every epoch": ({"enable_checkpointing": True}, {}),
-        "model summary": ({"enable_model_summary": True}, {}),
         "gradient_clip_val=1.0": ({"gradient_clip_val": 1.0}, {}),
         "detect_anomaly=True": ({"detect_anomaly": True}, {}),
-        "validation of a batch every epoch": ({}, {"val": val}),
-        "validation of a batch every 10 epochs": ({"check_val_every_n_epoch": 10}, {"val": val}),
+        "a batch validated every epoch": ({}, {"val": val}),
         "num_workers=2": ({}, {"num_workers": 2}),
         f"epochs of 1 step instead of {BATCHES}": ({}, {"batches": 1}),
-        "epochs of 1 step, validated": ({}, {"batches": 1, "val": val}),
-        "epochs of 1 step, a checkpoint each": ({"enable_checkpointing": True}, {"batches": 1}),
+        "the same batch, repeated in an epoch": ({}, repeated),
     }
+
+
+def again(samples: Any, times: int) -> DataLoader:
+    """An epoch that is all samples at once, so many times."""
+    return DataLoader([samples.sets["train"].datadict] * times, batch_size=None)  # pyright: ignore[reportArgumentType]
 
 
 def main() -> None:
@@ -66,8 +70,10 @@ def main() -> None:
 
         def fit(name: str) -> float:
             # Callbacks and loggers are made anew for each fit.
-            trainer, batches = settings(folder)[name]
-            return microseconds(lit_problem(), options.steps, data(**batches), **{**LEAN, **trainer})
+            trainer, samples = settings(folder)[name]
+            times = samples.pop("repeated", None)
+            batches = data(**samples) if times is None else again(data(**samples), times)
+            return microseconds(lit_problem(), options.steps, batches, **{**LEAN, **trainer})
 
         times = in_turns({name: lambda name=name: fit(name) for name in made}, options.rounds)
     table = Table(title=f"process time of {options.steps} steps, one thread, torch {torch.__version__}")

@@ -16,7 +16,7 @@ from benchmarks.graphs import told
 from benchmarks.measure import Work, row
 from slimgraph import Node, PenaltyLoss, Problem, variable
 
-STEPS, ROUNDS, BATCH, BATCHES = 2000, 5, 64, 100
+STEPS, ROUNDS, BATCH, BATCHES = 2000, 3, 64, 100
 LEAN = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 
 
