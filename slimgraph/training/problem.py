@@ -280,14 +280,17 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
         totals = means.totals()
         if self._world > 1:
             totals = self.trainer.strategy.reduce(totals, reduce_op="sum")
-        *sums, count = totals
-        named = {f"{stage}_{term}": total / count for term, total in zip(self._terms, sums, strict=True)}
+        named = dict(zip([f"{stage}_{term}" for term in self._terms], totals[:-1] / totals[-1], strict=True))
         if stage == "val":
             named["dev_loss"] = named["val_loss"]
         # Every rank logs the same numbers already: with rank_zero_only Lightning does not reduce each of them again.
         options: Any = {"on_epoch": True, "on_step": False, "batch_size": 1, "sync_dist": True, "rank_zero_only": True}
         self.log(f"{stage}_loss", named.pop(f"{stage}_loss"), prog_bar=True, **options)
-        self.log_dict(named, **options)
+        if stage == "train" and not self.trainer.loggers:
+            # Callbacks alone can see them, and each name that Lightning logs takes it longer than a small step.
+            self.trainer.callback_metrics.update(named)
+        else:
+            self.log_dict(named, **options)
 
     def _refuse(self, values: Tensor, batch_idx: int) -> None:
         wrong = {t: float(v) for t, v in zip(self._terms, values, strict=True) if not torch.isfinite(v)}
