@@ -51,6 +51,14 @@ def with_past(rows):
     return range(rows.start - PAST, rows.stop)
 
 
+def sets(nsteps=48):
+    """Training windows of `nsteps`, and one free run each for validation and test, for `slimgraph fit`."""
+    series, scale = load()
+    train = samples(series, TRAIN, nsteps, shifts=[shift / scale.std_0.item() for shift in SHIFTS])
+    free = {"val": samples(series, with_past(VAL)), "test": samples(series, with_past(TEST))}
+    return {"train": train, **free, "predict": free["test"]}
+
+
 def hold_last(series, rows):
     """The temperatures before `rows`, held: `(time, 7)`."""
     return series["T"][rows.start - 1].expand(len(rows), -1)

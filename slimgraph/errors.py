@@ -20,6 +20,8 @@ Every error is a `SlimgraphError` and also the built-in exception that a torch u
     ├── NonFiniteError (ArithmeticError) a NaN or an infinity in a term while training
     └── DrawingError (RuntimeError)      a picture that cannot be made here
 
+`Advice` (UserWarning) is no error: what is told once about a fit that goes on, and is probably not meant.
+
 `did_you_mean` gives the end of the message, `StrictOptions` refuses options that a constructor does not have.
 """
 
@@ -103,6 +105,10 @@ class NonFiniteError(SlimgraphError, ArithmeticError):
 
 class DrawingError(SlimgraphError, RuntimeError):
     """A picture cannot be made on this machine."""
+
+
+class Advice(UserWarning):
+    """Something in a fit is probably not meant; it is told once, and the fit goes on."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -116,7 +116,7 @@ class AugmentedLagrangeLoss(PenaltyLoss):
             values * (multipliers + 0.5 * self.mu * values),
             (torch.relu(shifted).square() - multipliers.square()) / (2 * self.mu),
         )
-        return self._weighed(terms, self._widths)
+        return self._weighed(terms, self._widths).to(values.dtype)
 
     def _weighed(self, terms: Tensor, widths: list[int]) -> Tensor:
         """The mean over the samples of `terms`, `(samples, entries)`, each constraint's entries times its weight."""
@@ -172,7 +172,9 @@ class AugmentedLagrangeLoss(PenaltyLoss):
         flags = [flag for flag, width in zip(self._equality, widths, strict=True) for _ in range(width)]
         if self.multipliers is None:
             rows = () if self.samples is None else (self.samples,)
-            self.multipliers = torch.zeros(*rows, len(flags), dtype=values.dtype, device=values.device)
+            # Steps of a multiplier are small beside it: half precision would lose them.
+            dtype = torch.promote_types(values.dtype, self.mu.dtype)
+            self.multipliers = torch.zeros(*rows, len(flags), dtype=dtype, device=values.device)
         if len(flags) == self.multipliers.shape[-1]:
             self._widths = widths
             self.is_equality = torch.tensor(flags, device=values.device)

@@ -19,6 +19,7 @@ from slimgraph.node.holder import NodeHolder
 from slimgraph.node.keys import check_tensors
 from slimgraph.problem import picture
 from slimgraph.problem.nested import Nested, refuse_hidden_derivatives, refuse_inside
+from slimgraph.problem.precision import in_single
 from slimgraph.problem.toolbox import Toolbox
 from slimgraph.slim import reg_error_terms
 from slimgraph.symbolic.plan import require_grad
@@ -145,15 +146,16 @@ class Problem(Nested, Toolbox, NodeHolder, Drawable, metaclass=StrictOptions):
         return data if name is None else {f"{name}_{key}": value for key, value in data.items()}
 
     def losses(self, data: dict[str, Any]) -> dict[str, Tensor]:
-        """What the loss gives for data that hold the outputs of all nodes, with `reg_loss` added."""
-        output = self.loss(data)
-        if self.regularised:
+        """What the loss gives for data that hold the outputs of all nodes, with `reg_loss`; float32 under autocast."""
+        data, single = in_single(data, self.loss.plan.derived_keys)
+        with single:
+            output = self.loss(data)
+            if not self.regularised:
+                return output | {"reg_loss": output["loss"].new_zeros(())}
             errors = [torch.as_tensor(module.reg_error()).sum() for _, module in self.regularised]
             output["reg_loss"] = self.reg_weight * sum(errors[1:], errors[0])
             output["loss"] = output["loss"] + output["reg_loss"]
-        else:
-            output["reg_loss"] = output["loss"].new_zeros(())
-        return output
+            return output
 
     def step(
         self, batch: dict[str, Any], *, held: frozenset[str] = frozenset(), only_nodes: bool = False

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from slimgraph.problem.check import check
 from slimgraph.problem.dry_run import DryRun
+from slimgraph.problem.groups import parameter_groups
 from slimgraph.problem.predict import evaluation, predict
 from slimgraph.problem.saved import load, save
 from slimgraph.problem.subgraph import Subgraph
@@ -84,6 +85,24 @@ class Toolbox(nn.Module):
         slimgraph.errors.MissingKeyError: node 'node_1' reads 'x', the data holds ['level'] and the nodes give ['y'].
         """
         return check(self, data, allow_unused=allow_unused)
+
+    def parameter_groups(
+        self, *, maps_lr: float | None = None, variables_lr: float | None = None
+    ) -> list[dict[str, Any]]:
+        """The trainable parameters in groups for an optimiser of torch: each once, frozen ones left out.
+
+        `maps_lr` is the learning rate of structured maps, their biases included, wherever they stand; of the free
+        `slim.Linear` it is that of the rest, the optimiser's own. `variables_lr` is that of the trainable variables
+        in the loss. Raises OptionError for a rate that nothing would have.
+
+        >>> from slimgraph import Node, PenaltyLoss, Problem, slim, variable
+        >>> net = nn.Sequential(slim.OrthogonalLinear(2, 2), slim.Linear(2, 1))
+        >>> problem = Problem([Node(net, ["x"], ["y"])], PenaltyLoss([variable("y").minimize()]))
+        >>> optimizer = torch.optim.Adam(problem.parameter_groups(maps_lr=1e-2), lr=1e-3)
+        >>> [(group["name"], group["lr"]) for group in optimizer.param_groups]
+        [('rest', 0.001), ('maps', 0.01)]
+        """
+        return parameter_groups(self, maps_lr=maps_lr, variables_lr=variables_lr)
 
     def predict(self, data: dict[str, Any]) -> dict[str, Any]:
         """`data` with the outputs of all nodes, in physical units, without gradients and as in evaluation.

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from slimgraph.training.callbacks import BestWeights, FeasibilityCallback
 from slimgraph.training.data import LitDataModule, ShardedBatches, ShardedLoader
+from slimgraph.training.early_stopping import EarlyStopping
+from slimgraph.training.gates import StepGates
 from slimgraph.training.problem import LitProblem
 from slimgraph.training.progress import FitProgress
 
 __all__ = [
     "BestWeights",
+    "EarlyStopping",
     "FeasibilityCallback",
     "FitProgress",
     "LitDataModule",
     "LitProblem",
     "ShardedBatches",
     "ShardedLoader",
+    "StepGates",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -11,8 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from slimgraph.data import DictDataset
+from slimgraph.doors import call_named
 from slimgraph.errors import DataError, OptionError, StrictOptions
-from slimgraph.training.named import resolve
 
 STAGES = ("train", "val", "test", "predict")
 
@@ -77,6 +78,12 @@ class ShardedLoader:
     def share(self, batch_idx: int) -> tuple[int, int]:
         return self.batches.share(batch_idx)
 
+    def accumulated(self, batch_idx: int, several: int, batches: int) -> float:
+        """The samples of one optimiser step, that of batch `batch_idx`, over the `several` batches that it may have."""
+        # Lightning divides each loss by `several`, though the last step of an epoch of `batches` may have fewer.
+        first = batch_idx - batch_idx % several
+        return sum(self.share(place)[1] for place in range(first, min(first + several, batches))) / several
+
     def __iter__(self) -> Iterator[Any]:
         # A generator starts at its first next(), and only then does the trainer know its epoch; what Lightning would
         # tell to set_epoch() is one too many after a resume at the end of an epoch with max_steps.
@@ -84,9 +91,21 @@ class ShardedLoader:
         resume, self._resume = self._resume, None
         self._given = resume["batch"] if resume is not None and resume["epoch"] == self.batches.epoch else 0
         self.batches.start = self._given
-        for batch in self.loader:
+        for batch in self._batches():
             self._given += 1
             yield batch
+
+    def _batches(self) -> Iterator[Any]:
+        try:
+            # Where processes are spawned, the data set is pickled for each worker here.
+            return iter(self.loader)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            if not self.loader.num_workers or "pickle" not in str(error):
+                raise
+            raise DataError(
+                f"the {self.loader.num_workers} workers cannot be sent the {type(self.dataset).__name__}: {error}. Use"
+                " functions of a module instead of lambdas and local ones, or num_workers=0"
+            ) from error
 
     # At the end of a run Lightning stops the workers of a loader's `_iterator`; left to the garbage collector, each
     # of them is waited for five seconds.
@@ -113,6 +132,27 @@ class ShardedLoader:
                 f" changed: {', '.join(changed)}; resume with the same data, seed and batch size times devices"
             )
         self._resume = dict(state)
+
+
+def share(
+    loaders: Any, batch: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0, world: int = 1
+) -> tuple[int, int]:
+    """How many samples of this batch this rank counts, and all `world` ranks together.
+
+    `loaders` is what the Trainer holds: a loader, or a list or dict of several. Of any but a ShardedLoader the other
+    ranks are taken to have as many samples as this one.
+
+    >>> share(None, {"x": torch.zeros(3, 2)}, 0, world=2)
+    (3, 6)
+    """
+    if isinstance(loaders, Mapping):
+        loaders = list(loaders.values())
+    loader = loaders[dataloader_idx] if isinstance(loaders, (list, tuple)) else loaders
+    if isinstance(loader, ShardedLoader):
+        return loader.share(batch_idx)
+    values = batch.values() if isinstance(batch, Mapping) else ()
+    counted = next((len(v) for v in values if isinstance(v, Tensor) and v.ndim), 1)
+    return counted, counted * world
 
 
 class LitDataModule(lightning.LightningDataModule, metaclass=StrictOptions):
@@ -143,7 +183,8 @@ class LitDataModule(lightning.LightningDataModule, metaclass=StrictOptions):
         batch_size: int | None = 32,
         shuffle: bool = True,
         seed: int = 0,
-        setup_function: Callable[..., Any] | str | None = None,
+        # str first: a command line would make a function of the path, which then could be written to no file.
+        setup_function: str | Callable[..., Any] | None = None,
         setup_args: Mapping[str, Any] | None = None,
         num_workers: int = 0,
         pin_memory: bool = False,
@@ -171,8 +212,8 @@ class LitDataModule(lightning.LightningDataModule, metaclass=StrictOptions):
     def setup(self, stage: str | None = None) -> None:
         """Calls the setup function, once per process."""
         if self.setup_function is not None:
-            function = resolve(self.setup_function) if isinstance(self.setup_function, str) else self.setup_function
-            made = function(**self.setup_args)
+            function, arguments = self.setup_function, self.setup_args
+            made = call_named(function, arguments) if isinstance(function, str) else function(**arguments)
             self.setup_function = None
             if not isinstance(made, Mapping):
                 train, val, test, self.batch_size = made

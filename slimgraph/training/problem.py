@@ -9,25 +9,19 @@ import lightning
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
-from slimgraph.data import DictDataset
-from slimgraph.errors import NonFiniteError, OptionError, StrictOptions
+from slimgraph.errors import OptionError, StrictOptions
 from slimgraph.slim import project_
-from slimgraph.training.data import ShardedLoader
+from slimgraph.training.data import ShardedLoader, share
 from slimgraph.training.epoch_rows import EpochRows
-from slimgraph.training.named import (
-    make_optimizer,
-    make_problem,
-    make_scheduler,
-    name_of,
-    optimizer_factory,
-    primitives,
-    scheduler_factory,
-)
-from slimgraph.training.state import Means, random_state, set_random_state
+from slimgraph.training.gates import StepGates
+from slimgraph.training.named import make_problem, name_of, primitives
+from slimgraph.training.nonfinite import explained
+from slimgraph.training.optimizers import Recipe
+from slimgraph.training.refusals import callbacks_of
+from slimgraph.training.state import Means, loader_suffix, named_means, random_state, set_random_state
+from slimgraph.training.watch import FitWatch
 
-AGGREGATES = ("loss", "objective_loss", "penalty_loss", "reg_loss")
 FORMAT = 1
 
 
@@ -38,16 +32,21 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
     `LitProblem.load_from_checkpoint(path)` works alone. `optimizer` is a name in torch.optim, a class or factory
     called with the parameters and `lr` (1e-3 unless the factory carries its own), or an instance; `scheduler` is a
     name in torch.optim.lr_scheduler, a factory called with the optimiser, or an instance, stepped each
-    `scheduler_interval` ("epoch" or "step"); ReduceLROnPlateau looks at `scheduler_monitor`.
+    `scheduler_interval` ("epoch" or "step"); ReduceLROnPlateau looks at `scheduler_monitor`. With `maps_lr` or
+    `variables_lr` the parameters go to the optimiser in the groups of `Problem.parameter_groups`.
 
     Logged once per epoch are `train_loss`, `val_loss` (and `dev_loss`, its old name), `test_loss` and every term of
-    the problem with these prefixes: means over all samples of all devices. An augmented Lagrangian is updated every
+    the problem with these prefixes: means over all samples of all devices. Of several validation loaders each has its
+    own means, the first under these names, the second as `val_loss/dataloader_idx_1`, as Lightning counts; what
+    monitors `val_loss` looks at the first. An augmented Lagrangian is updated every
     `inner_loop` epochs with every sample of every device; a module with a `project_()` is projected after each step.
 
-    With the batches of LitDataModule each device's loss is weighted by its share of the samples, so that the mean
-    gradient over devices is that of the whole batch, and a fit resumed with `ckpt_path=` goes on exactly.
+    With the batches of LitDataModule each loss is weighted by its share of the samples, so that the mean gradient over
+    devices, and over batches that are accumulated, is that of one whole batch; and a fit resumed with `ckpt_path=`
+    goes on exactly.
 
-    Raises NonFiniteError for a NaN or infinite term in training, with its name and the batch.
+    Raises NonFiniteError for a NaN or infinite term in training, with its name, the keys and samples behind it and the
+    batch; OptionError for what would have no effect. docs/training.md has the recipes, and what else is told.
     """
 
     problem: Any
@@ -55,10 +54,12 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
     def __init__(
         self,
         problem: nn.Module | str | None,
-        optimizer: str | Callable[..., Optimizer] | Optimizer | None = "Adam",
+        optimizer: str | Callable[..., Optimizer] | Optimizer = "Adam",
         lr: float | None = None,
         scheduler: Any = None,
         *,
+        maps_lr: float | None = None,
+        variables_lr: float | None = None,
         optimizer_args: Mapping[str, Any] | None = None,
         scheduler_args: Mapping[str, Any] | None = None,
         scheduler_interval: str = "epoch",
@@ -66,9 +67,12 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
         problem_args: Mapping[str, Any] | None = None,
     ):
         super().__init__()
-        if scheduler_interval not in ("epoch", "step"):
-            raise OptionError(f"LitProblem needs scheduler_interval 'epoch' or 'step', got {scheduler_interval!r}")
-        self.optimizer_args, self.scheduler_args = dict(optimizer_args or {}), dict(scheduler_args or {})
+        optimizer_args, scheduler_args = dict(optimizer_args or {}), dict(scheduler_args or {})
+        rates = {"maps_lr": maps_lr, "variables_lr": variables_lr}
+        self._recipe = Recipe(
+            optimizer, scheduler, optimizer_args, scheduler_args, rates, scheduler_interval, scheduler_monitor
+        )
+        self._recipe.refuse_idle(lr)
         problem_args = dict(problem_args or {})
         if isinstance(problem, str) and (lost := problem_args.keys() - primitives(problem_args).keys()):
             raise OptionError(
@@ -81,54 +85,45 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
                 "optimizer": name_of(optimizer),
                 "lr": lr,
                 "scheduler": name_of(scheduler),
-                "optimizer_args": primitives(self.optimizer_args),
-                "scheduler_args": primitives(self.scheduler_args),
+                **rates,
+                "optimizer_args": primitives(optimizer_args),
+                "scheduler_args": primitives(scheduler_args),
                 "scheduler_interval": scheduler_interval,
                 "scheduler_monitor": scheduler_monitor,
                 "problem_args": primitives(problem_args),
             }
         )
         self.problem = make_problem(problem, problem_args)
-        self.optimizer, self.lr, self.scheduler = optimizer, lr, scheduler
-        if optimizer is not None and not isinstance(optimizer, Optimizer):
-            # A mistyped name or option is told here, not after the data were loaded.
-            optimizer_factory(optimizer, self.optimizer_args)
-        if scheduler is not None and not isinstance(scheduler, LRScheduler):
-            scheduler_factory(scheduler, self.scheduler_args)
-        self._means = {stage: Means() for stage in ("train", "val", "test")}
+        # The learning-rate finder looks for it here.
+        self.lr = lr
+        self._means = {"train": Means()}
         self._epoch_rows = EpochRows()
         self._resume: dict[str, Any] | None = None
 
     # ------------------------------------------------------------------ what Lightning asks for
 
+    def configure_callbacks(self) -> list[lightning.Callback]:
+        there = callbacks_of(self.trainer)
+        gates = [StepGates()] if StepGates.needed(self.problem, there) else []
+        return gates if any(isinstance(callback, FitWatch) for callback in there) else [*gates, FitWatch()]
+
     def configure_optimizers(self) -> Any:
-        if self.optimizer is None:
-            raise OptionError("this checkpoint's optimiser was an object, which it cannot hold; pass optimizer=...")
-        parameters = [p for p in self.problem.parameters() if p.requires_grad]
-        if not parameters:
-            raise OptionError(
-                "LitProblem: the problem has no trainable parameter; unfreeze a node, or give it a module instead of a"
-                " function around one"
-            )
-        optimizer = make_optimizer(self.optimizer, parameters, self.lr, self.optimizer_args)
-        if self.scheduler is None:
-            return optimizer
-        config = {
-            "scheduler": make_scheduler(self.scheduler, optimizer, self.scheduler_args),
-            "interval": self.hparams["scheduler_interval"],
-            "monitor": self.hparams["scheduler_monitor"],
-        }
-        return {"optimizer": optimizer, "lr_scheduler": config}
+        return self._recipe.made(self.problem, self.lr)
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
         return self.problem(batch)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        counted, total = self.share(self.trainer.train_dataloader, batch, batch_idx)
+        loader, several = self.trainer.train_dataloader, self.trainer.accumulate_grad_batches
+        counted, total = self.share(loader, batch, batch_idx)
+        if several > 1 and isinstance(loader, ShardedLoader):
+            total = loader.accumulated(batch_idx, several, int(self.trainer.num_training_batches))
         output, prefix = self.problem(batch), prefix_of(batch)
         values = self._values(output, prefix)
         if not torch.isfinite(values).all():
-            self._refuse(values, batch_idx)
+            terms = dict(zip(self._terms, values.tolist(), strict=True))
+            where = f"training batch {batch_idx} of epoch {self.current_epoch}"
+            raise explained(self.problem, terms, batch, output, prefix, where)
         self._means["train"].add(values, counted)
         if self._outer_step_due:
             self._epoch_rows.keep(batch_idx, output, prefix, counted)
@@ -156,16 +151,6 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
         # Lightning keeps the mode that the module comes with, which after a prediction is eval.
         self.train()
 
-    def on_train_start(self) -> None:
-        loader = self.trainer.train_dataloader
-        whole = isinstance(loader, Mapping) and any(isinstance(value, Tensor) for value in loader.values())
-        if whole or isinstance(loader, DictDataset):
-            # Lightning would take each sample for a batch, without a word.
-            raise OptionError(
-                f"LitProblem is fitted to batches; the entries of the {type(loader).__name__} that it was given are "
-                "single samples. Write LitDataModule(train=...) or a DataLoader around it"
-            )
-
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         if self._resume is not None:
             set_random_state(self._resume["random"])
@@ -191,13 +176,13 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
         self._epoch_rows = EpochRows()
 
     def on_validation_epoch_start(self) -> None:
-        self._means["val"] = Means()
+        # What an evaluation that was interrupted has left goes too.
+        self._means = {"train": self._means["train"]}
+
+    on_test_epoch_start = on_validation_epoch_start
 
     def on_validation_epoch_end(self) -> None:
         self._log("val")
-
-    def on_test_epoch_start(self) -> None:
-        self._means["test"] = Means()
 
     def on_test_epoch_end(self) -> None:
         self._log("test")
@@ -257,49 +242,29 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
 
     def share(self, loaders: Any, batch: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> tuple[int, int]:
         """How many samples of this batch this rank counts, and all ranks together."""
-        loader = loaders[dataloader_idx] if isinstance(loaders, (list, tuple)) else loaders
-        if isinstance(loader, ShardedLoader):
-            return loader.share(batch_idx)
-        values = batch.values() if isinstance(batch, Mapping) else ()
-        counted = next((len(v) for v in values if isinstance(v, Tensor) and v.ndim), 1)
-        return counted, counted * self._world
+        return share(loaders, batch, batch_idx, dataloader_idx, self._world)
 
     def _evaluate(
         self, stage: str, loaders: Any, batch: dict[str, Any], batch_idx: int, dataloader_idx: int
     ) -> dict[str, Any]:
         counted, _ = self.share(loaders, batch, batch_idx, dataloader_idx)
         output = self.problem(batch)
-        self._means[stage].add(self._values(output, prefix_of(batch)), counted)
+        means = self._means.setdefault(stage + loader_suffix(dataloader_idx), Means())
+        means.add(self._values(output, prefix_of(batch)), counted)
         # For callbacks, which need not run the problem again.
         return output
 
     def _log(self, stage: str) -> None:
-        means = self._means[stage]
-        if means.sums is None:
-            return
-        totals = means.totals()
-        if self._world > 1:
-            totals = self.trainer.strategy.reduce(totals, reduce_op="sum")
-        named = dict(zip([f"{stage}_{term}" for term in self._terms], totals[:-1] / totals[-1], strict=True))
-        if stage == "val":
-            named["dev_loss"] = named["val_loss"]
+        named = named_means(self._means, stage, self._terms, self.trainer.strategy.reduce if self._world > 1 else None)
         # Every rank logs the same numbers already: with rank_zero_only Lightning does not reduce each of them again.
         options: Any = {"on_epoch": True, "on_step": False, "batch_size": 1, "sync_dist": True, "rank_zero_only": True}
-        self.log(f"{stage}_loss", named.pop(f"{stage}_loss"), prog_bar=True, **options)
-        if stage == "train" and not self.trainer.loggers:
-            # Callbacks alone can see them, and each name that Lightning logs takes it longer than a small step.
+        options["add_dataloader_idx"] = False
+        if named and stage == "train" and not self.trainer.loggers:
+            # Callbacks alone can see the terms, and each name that Lightning logs takes it longer than a small step.
             self.trainer.callback_metrics.update(named)
-        else:
-            self.log_dict(named, **options)
-
-    def _refuse(self, values: Tensor, batch_idx: int) -> None:
-        wrong = {t: float(v) for t, v in zip(self._terms, values, strict=True) if not torch.isfinite(v)}
-        named = {term: value for term, value in wrong.items() if term not in AGGREGATES} or wrong
-        what = ", ".join(f"{term!r} is {value}" for term, value in named.items())
-        raise NonFiniteError(
-            f"{what} in training batch {batch_idx} of epoch {self.current_epoch}; lower lr, bound the maps, or look at"
-            " the data of this batch"
-        )
+            named = {"train_loss": named["train_loss"]}
+        for name, mean in named.items():
+            self.log(name, mean, prog_bar=name == f"{stage}_loss", **options)
 
 
 def prefix_of(batch: Mapping[str, Any]) -> str:
