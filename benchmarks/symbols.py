@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import Work, row
-from slimgraph import variable
+from slimgraph import Node, PenaltyLoss, Problem, variable
+from slimgraph.blocks import MLP
 from slimgraph.symbolic import Plan
 
 
@@ -56,3 +57,23 @@ def _() -> tuple[Work, Work]:
 @row("expression of 20 terms, batch 256 / by hand as written, nothing shared", at_most=1.0)
 def _() -> tuple[Work, Work]:
     return against_hand(256, value, shared=False)
+
+
+@row("residual of Burgers' equation by .grad, 2000 points, forward and backward / autograd by hand", at_most=1.1)
+def _() -> tuple[Work, Work]:
+    torch.manual_seed(0)
+    net, points = MLP(2, 1, nonlin=torch.tanh, hsizes=[32] * 4), {key: torch.rand(2000, 1) for key in "tx"}
+    t, x, u = map(variable, "txu")
+    equation = (u.grad(t) + u * u.grad(x) == 0.003 * u.grad(x).grad(x)) ^ 2
+    problem = Problem([Node(net, ["t", "x"], ["u"])], PenaltyLoss([], [equation]))
+
+    def slopes(y: Tensor, *by: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(y, by, torch.ones_like(y), create_graph=True)
+
+    def by_hand() -> Tensor:
+        t, x = (points[key].detach().requires_grad_() for key in "tx")
+        u = net(t, x)
+        u_t, u_x = slopes(u, t, x)
+        return (u_t + u * u_x - 0.003 * slopes(u_x, x)[0]).square().mean()
+
+    return lambda: problem(points)["loss"].backward(), lambda: by_hand().backward()

@@ -640,3 +640,75 @@ def test_the_policy_is_as_good_as_mpc_and_keeps_the_levels(two_tanks):
     runs, _ = example.compare({"mpc": mpc.MPC, "policy": lambda: policy}, unseen)
     assert model.cost(**runs["policy"]).sum() <= 1.05 * model.cost(**runs["mpc"]).sum()
     assert model.overshoot(runs["policy"]["x"]) <= model.overshoot(runs["mpc"]["x"])
+
+
+# ---- Burgers' equation
+
+
+@pytest.fixture
+def burgers(monkeypatch):
+    """The modules of the example on Burgers' equation."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import burgers_pinn
+    import burgers_reference
+
+    return burgers_pinn, burgers_reference
+
+
+def test_burgers_is_fitted_validated_tested_predicted_and_drawn(tmp_path):
+    done = run("burgers_pinn.py", "--quick", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path / "out" / "burgers.png") in done.stdout
+    assert (tmp_path / "out" / "burgers.png").stat().st_size > 20_000
+    # Silence would be off by 100 %, and so is where a network starts.
+    assert float(done.stdout.split("Cole-Hopf integral: ")[1].split("%")[0]) < 80
+    for word in ("CPU time", "at unseen points"):
+        assert word in done.stdout
+    assert "train_loss" in done.stderr and "val_loss" in done.stderr  # the bars, at their end
+
+
+def test_the_reference_solves_burgers_equation(burgers):
+    import numpy as np
+
+    _, reference = burgers
+    rng, h, k = np.random.default_rng(0), 1e-4, 1e-4
+    t, x = rng.uniform(0.01, 0.99, 500), rng.uniform(-1, 1, 500)
+    u = reference.exact(t, x)
+    assert np.abs(reference.exact(t, x, order=80) - u).max() < 1e-12
+    assert np.abs(reference.exact(t, -x) + u).max() < 1e-14
+    assert reference.exact(0, x) == pytest.approx(-np.sin(np.pi * x), abs=1e-14)
+    assert reference.exact(t, 1.0) == pytest.approx(0, abs=1e-14)
+    ahead, behind = reference.exact(t, x + h), reference.exact(t, x - h)
+    u_t = (reference.exact(t + k, x) - reference.exact(t - k, x)) / (2 * k)
+    u_x, u_xx = (ahead - behind) / (2 * h), (ahead - 2 * u + behind) / h**2
+    assert np.abs(u_t + u * u_x - reference.NU * u_xx).max() < 1e-4 * np.abs(u_x).max()
+    # The steepest slope and its time, as Basdevant et al. give them.
+    assert -reference.exact(1.6037 / np.pi, 1e-6) / 1e-6 == pytest.approx(152.00516, abs=1e-4)
+
+
+def test_the_terms_of_burgers_vanish_on_the_reference(burgers):
+    import numpy as np
+
+    example, reference = burgers
+    s, w = (torch.as_tensor(a) for a in np.polynomial.hermite.hermgauss(100))
+
+    def exact(t, x):
+        y = x - (4 * reference.NU * t).sqrt() * s
+        weight = w * torch.exp(-torch.cos(np.pi * y) / (2 * np.pi * reference.NU))
+        return (weight * -torch.sin(np.pi * y)).sum(-1, keepdim=True) / weight.sum(-1, keepdim=True)
+
+    fitted, tested = example.problems(exact)
+    points = {key: value.double() for key, value in example.points(200, np.random.default_rng(0)).items()}
+    points["t"] = points["t"].clamp(min=0.01)
+    assert fitted(points)["loss"] < 1e-12
+    points["reference"] = exact(points["t"], points["x"]) / 1.01
+    assert tested(points)["error"].item() == pytest.approx(0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_burgers_is_solved(burgers):
+    example, _ = burgers
+    trainer, _, tested, data = example.fit()
+    (told,) = trainer.test(example.LitProblem(tested), data, verbose=False)
+    assert told["test_error"] <= 0.02

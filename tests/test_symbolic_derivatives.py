@@ -67,6 +67,26 @@ def test_residuals_and_their_slopes_equal_nested_autograd(residual, how):
             torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=0)
 
 
+def test_derivatives_of_one_value_are_one_walk_back_in_every_batch(monkeypatch):
+    net, data = field(), points()
+    plan, walks, grad = Plan([symbolic(net, EQUATIONS["burgers"])]), [], torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, "grad", lambda y, x, *a, **k: walks.append(x) or grad(y, x, *a, **k))
+    (first,), (second,) = plan(data), plan(data)
+    # u by t and x at once, then u_x by x; the first batch, whose shapes are looked at, is no other.
+    assert [len(x) if isinstance(x, tuple) else 1 for x in walks] == [2, 1, 2, 1]
+    for one, other in zip(*(slopes(net, r.square().mean()) for r in (first, second)), strict=True):
+        assert (one is None and other is None) or torch.equal(one, other)
+
+
+def test_a_derivative_by_what_comes_later_waits_for_it():
+    x, k = variable("x"), variable("k")
+    y = x**2 * k
+    by_x = y.grad(x)
+    plan, data = Plan([by_x, y.grad(by_x), y.grad(k)]), {"x": torch.tensor([3.0]), "k": torch.tensor([2.0])}
+    for _ in range(2):
+        assert [value.tolist() for value in plan(data)] == [[12.0], [0.0], [9.0]]
+
+
 @pytest.mark.parametrize("residual", EQUATIONS.values(), ids=EQUATIONS.keys())
 def test_a_node_may_write_what_is_derived_eagerly(residual):
     net, data = field(), points()

@@ -14,6 +14,7 @@ import lightning
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -95,6 +96,18 @@ def test_a_logged_metric_is_the_mean_over_the_whole_set(batch):
         whole = problem(samples)
         for term in TERMS:
             assert float(logged[f"{stage}_{term}"]) == pytest.approx(whole[term].item(), abs=1e-12)
+
+
+def test_a_logger_is_given_what_callbacks_see_without_one(tmp_path):
+    problem, seen = problems.make(), []
+    for logger in (False, CSVLogger(tmp_path)):
+        trainer = problems.trainer(max_epochs=2, logger=logger, log_every_n_steps=1)
+        trainer.fit(LitProblem(problem, "SGD", lr=0.0), LitDataModule(problems.data(9), batch_size=4))
+        seen.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+    assert sorted(seen[0]) == sorted(f"train_{term}" for term in TERMS)
+    assert seen[0] == pytest.approx(seen[1], abs=1e-12)
+    written = Path(trainer.logger.log_dir, "metrics.csv").read_text().splitlines()[0].split(",")
+    assert {*written} >= seen[0].keys()
 
 
 def test_a_users_own_dataloaders_with_names_work():

@@ -37,6 +37,19 @@ def gradient(y: Tensor, x: Tensor, grad_outputs: Tensor | None = None, create_gr
     return torch.zeros_like(x) if slope is None else slope
 
 
+def gradients(y: Tensor, *xs: Tensor) -> tuple[Tensor, ...]:
+    """`gradient(y, x)` for each of several `x`, by one walk back through what leads to `y`.
+
+    >>> x, t = torch.tensor([2., 3.], requires_grad=True), torch.tensor([1.], requires_grad=True)
+    >>> [slope.tolist() for slope in gradients(t * x, x, t)]
+    [[1.0, 1.0], [5.0]]
+    """
+    if not (isinstance(y, Tensor) and y.requires_grad and all(_requires_grad(x) for x in xs)):
+        return tuple([gradient(y, x) for x in xs])
+    slopes = torch.autograd.grad(y, xs, torch.ones_like(y), create_graph=True, allow_unused=True)
+    return tuple([torch.zeros_like(x) if slope is None else slope for x, slope in zip(xs, slopes, strict=True)])
+
+
 def jacobian(y: Tensor, x: Tensor) -> Tensor:
     """The sample-wise Jacobian `(batch, m, n)` of `y (batch, m)` by `x (batch, n)`.
 

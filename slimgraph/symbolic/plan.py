@@ -16,7 +16,7 @@ from slimgraph.errors import ExpressionError, MissingKeyError, did_you_mean
 from slimgraph.symbolic.broadcasts import SIGNS, warn_of_broadcast
 from slimgraph.symbolic.derivative import gradient, require_grad
 from slimgraph.symbolic.expression import Variable
-from slimgraph.symbolic.program import Nested, Slot, Step, steps_between, with_slots_reused
+from slimgraph.symbolic.program import Nested, Slot, Step, steps_between, with_derivatives_joined, with_slots_reused
 from slimgraph.symbolic.sharing import hashable, is_pure
 from slimgraph.symbolic.walk import Operation, in_order, replace
 
@@ -53,9 +53,10 @@ class Plan(nn.Module):
         self._start: list[Any] = []
         self._inputs: list[tuple[int, str]] = []
         self._leaves: list[tuple[int, str]] = []
+        # The steps in the order of the operations, and as they run but where torch.compile traces them.
         self._program: list[Step] = []
         self._functions = nn.ModuleList()
-        # The steps between two values that depend on the data: their sign, and the keys of both.
+        # The steps of `_eager` between two values that depend on the data: their sign, and the keys of both.
         self._watched: dict[int, tuple[str, tuple[Any, Any]]] = {}
         # The ranks of the inputs for which these steps were looked at.
         self._seen: set[tuple[int, ...]] = set()
@@ -66,8 +67,10 @@ class Plan(nn.Module):
             slots[variable] = self._place(variable, slots, known)
         del self._keys_of
         self._results = [slots[expression] for expression in expressions]
-        if not self.derives:
-            self._program = with_slots_reused(self._program, self._results)
+        joined = with_derivatives_joined(self._program)
+        self._watched = {i: self._watched[step[0]] for i, step in enumerate(joined) if step[0] in self._watched}
+        # Where torch.compile asks which steps lead to a derivative, each slot stands for one value.
+        self._eager = joined if self.derives else with_slots_reused(joined, self._results)
 
     # ---- building ---------------------------------------------------------------------------------------------------
 
@@ -118,7 +121,7 @@ class Plan(nn.Module):
         slot = self._new(None)
         keys = [self._keys_of.get(i, {}) for i in program_slots]
         if function in SIGNS and len(keys) == 2 and all(keys):
-            self._watched[len(self._program)] = SIGNS[function], (tuple(keys[0]), tuple(keys[1]))
+            self._watched[slot] = SIGNS[function], (tuple(keys[0]), tuple(keys[1]))
         self._keys_of[slot] = keys[0] if len(keys) == 1 else {key: None for each in keys for key in each}
         self._program.append((slot, function, program_slots))
         if sharing_key is not None:
@@ -196,13 +199,13 @@ class Plan(nn.Module):
                 self._run_watched(values)
                 self._seen.add(ranks)
                 return [values[i] for i in self._results]
-        for slot, function, arguments in self._program:
+        for slot, function, arguments in self._eager:
             values[slot] = function(*[values[i] for i in arguments])
         return [values[i] for i in self._results]
 
     def _run_watched(self, values: list[Any]) -> None:
         """All steps, with a warning where one would pair every sample with every other."""
-        for place, (slot, function, arguments) in enumerate(self._program):
+        for place, (slot, function, arguments) in enumerate(self._eager):
             inputs = [values[i] for i in arguments]
             if place in self._watched:
                 sign, keys = self._watched[place]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
+from slimgraph.symbolic.derivative import gradient, gradients
 from slimgraph.symbolic.walk import replace
 
 
@@ -44,6 +46,30 @@ def with_slots_reused(program: Sequence[Step], results: Sequence[int]) -> list[S
         free += [moved[i] for i in done]
         moved[slot] = free.pop() if free and slot not in kept else slot
         made.append((moved[slot], function, read))
+    return made
+
+
+def with_derivatives_joined(program: Sequence[Step]) -> list[Step]:
+    """The program with one call for all derivatives of one value, where there are several."""
+    written = {step[0]: place for place, step in enumerate(program)}
+    # By the value that is derived: the place of its first derivative, and all that are joined to that one.
+    groups: dict[int, tuple[int, list[Step]]] = {}
+    for place, step in enumerate(program):
+        if step[1] is gradient:
+            first, group = groups.setdefault(step[2][0], (place, []))
+            # What is computed later cannot be waited for.
+            if written.get(step[2][1], -1) < first:
+                group.append(step)
+    joined = {group[0][0]: group for _, group in groups.values() if len(group) > 1}
+    done = {step[0] for group in joined.values() for step in group}
+    made: list[Step] = []
+    for step in program:
+        if group := joined.get(step[0]):
+            made.append((step[0], gradients, (step[2][0], *(each[2][1] for each in group))))
+            # The first slot holds all of them until the last one is taken out.
+            made += [(each[0], itemgetter(i), (step[0],)) for i, each in reversed(list(enumerate(group)))]
+        elif step[0] not in done:
+            made.append(step)
     return made
 
 

@@ -227,6 +227,10 @@ class LitProblem(Resumable, metaclass=StrictOptions):
         # Every rank logs the same numbers already: with rank_zero_only Lightning does not reduce each of them again.
         options: Any = {"on_epoch": True, "on_step": False, "batch_size": 1, "sync_dist": True, "rank_zero_only": True}
         options["add_dataloader_idx"] = False
+        if named and stage == "train" and not self.trainer.loggers:
+            # Callbacks alone can see the terms, and each name that Lightning logs takes it longer than a small step.
+            self.trainer.callback_metrics.update(named)
+            named = {"train_loss": named["train_loss"]}
         for name, mean in named.items():
             self.log(name, mean, prog_bar=name == f"{stage}_loss", **options)
 
