@@ -41,8 +41,10 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def graph(x: Any) -> pydot.Dot:
+def graph(x: Any, **options: Any) -> pydot.Dot:
     """The diagram of `x` as a `pydot.Dot`, for users who want to change it; ids are `quoted_id(name)`.
+
+    `options` are those of `draw`.
 
     >>> import networkx as nx
     >>> g = nx.MultiDiGraph()
@@ -50,7 +52,7 @@ def graph(x: Any) -> pydot.Dot:
     >>> graph(g).get_node('"policy"')[0].get_label()
     '"policy"'
     """
-    whole, arrows = read_form(x)
+    whole, arrows = read_form(x, **options)
     dot = pydot.Dot("slimgraph", graph_type="digraph", **_values(style.GRAPH))
     dot.set_node_defaults(**_values(style.NODE))
     dot.set_edge_defaults(**_values(style.EDGE))
@@ -62,9 +64,9 @@ def graph(x: Any) -> pydot.Dot:
     return dot
 
 
-def to_dot(x: Any) -> str:
-    """The diagram of `x` as DOT text; the same graph gives the same bytes."""
-    return graph(x).to_string(indent=2)
+def to_dot(x: Any, **options: Any) -> str:
+    """The diagram of `x` as DOT text, with the options of `draw`; the same graph gives the same bytes."""
+    return graph(x, **options).to_string(indent=2)
 
 
 def _values(attributes: dict[str, str]) -> dict[str, Any]:
@@ -88,7 +90,7 @@ def _add_contents(parent: pydot.Graph, box: Box, drawn: int) -> int:
         # The whole path is in the id: boxes of one title inside different boxes stay apart.
         cluster = pydot.Subgraph(
             quoted_id(f"cluster {inner.path}"),
-            label=quoted_label(style.wrapped(inner.path[-1], width=60)),
+            label=quoted_label(style.wrapped(inner.label, width=60)),
             fillcolor=f'"{fill}"',
             **_values(style.BOX),
         )
