@@ -24,14 +24,19 @@ def quoted_id(name: str) -> str:
     return f'"{_printable(text)}"'
 
 
-def quoted_label(text: str) -> str:
-    r"""`text` as a quoted DOT label that shows exactly `text`.
+def quoted_label(text: str, end: str = "\\n") -> str:
+    r"""`text` as a quoted DOT label that shows exactly `text`; lines that end in `\l` stand to the left.
 
     >>> print(quoted_label('a < "b"\n&lt;'))
     "a < \"b\"\n&amp;lt;"
     """
     lines = (_printable(line).replace("\\", "\\\\") for line in text.split("\n"))
-    return '"' + "\\n".join(lines).replace("&", "&amp;").replace('"', '\\"') + '"'
+    joined = end.join(lines)
+    # A single line stands where its box says. Graphviz makes a box as wide as the text without the space beside it.
+    joined = (
+        joined.replace(end, f"\u00a0\u00a0{end}") + f"\u00a0\u00a0{end}" if end == "\\l" and end in joined else joined
+    )
+    return '"' + joined.replace("&", "&amp;").replace('"', '\\"') + '"'
 
 
 def _printable(text: str) -> str:
@@ -61,6 +66,8 @@ def graph(x: Any, **options: Any) -> pydot.Dot:
             dot.set(name, value)
     for arrow in arrows:
         dot.add_edge(_edge(arrow))
+    for before, after in whole.order:
+        dot.add_edge(pydot.Edge(quoted_id(before.name), quoted_id(after.name), style='"invis"'))
     return dot
 
 
@@ -90,7 +97,7 @@ def _add_contents(parent: pydot.Graph, box: Box, drawn: int) -> int:
         # The whole path is in the id: boxes of one title inside different boxes stay apart.
         cluster = pydot.Subgraph(
             quoted_id(f"cluster {inner.path}"),
-            label=quoted_label(style.wrapped(inner.label, width=60)),
+            label=quoted_label(style.wrapped(inner.label, width=60), "\\l"),
             fillcolor=f'"{fill}"',
             **_values(style.BOX),
         )

@@ -34,23 +34,28 @@ def fold(form: View) -> View:
     group_of: dict[Any, Hashable] = {}
     looks: dict[Hashable, dict[str, Any]] = {}
     boxes: dict[tuple[str, ...], dict[str, Any]] = {}
-    for chain in _chains(form, follows):
-        for runs in _repeats([_sign(form, place, sides) for place in chain], chain):
-            path = form.nodes[runs[0][0]]["cluster"]
-            for column in zip(*runs, strict=True):
-                group_of |= dict.fromkeys(column, column[0])
-                looks[column[0]] = dict(form.nodes[column[0]])
-                if len(runs[0]) == 1:
-                    looks[column[0]]["label"] = _label([str(form.nodes[place]["label"]) for place in column])
-                else:
-                    word = f"x {runs[0][0]}"
-                    looks[column[0]]["cluster"] = (*path, word)
-                    boxes[*path, word] = {"title": f"x {len(runs)}"}
+    chains = _chains(form, follows)
+    for runs in (runs for chain in chains for runs in _repeats([_sign(form, p, sides) for p in chain], chain)):
+        path = (*form.nodes[runs[0][0]]["cluster"], f"x {runs[0][0]}")
+        for column in zip(*runs, strict=True):
+            group_of |= dict.fromkeys(column, column[0])
+            looks[column[0]] = dict(form.nodes[column[0]])
+            if len(runs[0]) == 1:
+                looks[column[0]]["label"] = _label([str(form.nodes[place]["label"]) for place in column])
+            else:
+                looks[column[0]]["cluster"] = path
+                boxes[path] = {"title": f"x {len(runs)}"}
+        # What leads from one run to the next is no loop.
+        form.remove_edges_from([e for one, two in itertools.pairwise(runs) for e in _between(form, one[-1], two[0])])
     if not group_of:
         return form
     result = merged(form, group_of, looks)
     result.graph["boxes"] = {**result.graph["boxes"], **boxes}
     return result
+
+
+def _between(form: View, tail: Any, head: Any) -> list[tuple[Any, Any, Any]]:
+    return [(tail, head, key) for key in form.get_edge_data(tail, head) or ()]
 
 
 # ---- chains ---------------------------------------------------------------------------------------------------------

@@ -34,6 +34,8 @@ class Box:
     boxes: dict[str, Box] = field(default_factory=dict)
     title: str = ""
     note: str = ""
+    # Of the outermost one: shapes that stand one behind the other though nothing flows between them.
+    order: list[tuple[Shape, Shape]] = field(default_factory=list)
 
     @property
     def label(self) -> str:
@@ -55,16 +57,19 @@ class Arrow:
     def labels(self) -> list[str]:
         """What to write on it: a key that its data node already says is not said twice."""
         said = {shape.label for shape in (self.tail, self.head) if shape.kind == "data"}
-        lines = (
-            ("" if key in said else key, shape) for key, shape in zip(self.keys, self.shapes, strict=True)
-        )  # fmt: skip
-        return ["\n".join(part for part in line if part) for line in lines if any(line)]
+        by_shape: dict[str, list[str]] = {}
+        for key, shape in zip(self.keys, self.shapes, strict=True):
+            by_shape.setdefault(shape, []).extend([key] if key and key not in said else [])
+        plain = by_shape.pop("", [])
+        # Keys of one shape share it, which is written below them.
+        return [*plain, *("\n".join(part for part in (", ".join(keys), s) if part) for s, keys in by_shape.items())]
 
 
 class View(nx.MultiDiGraph):
     """A graph in the networkx form, as it is to be drawn: opened, folded and written on as asked.
 
-    Beyond the attributes of the form its edges may have the `shape` and the `dtype` of the tensor that flows.
+    Beyond the attributes of the form its edges may have the `shape` and the `dtype` of the tensor that flows. Its
+    `graph["order"]` are pairs of nodes that stand one behind the other though nothing flows from one to the other.
     """
 
 
@@ -125,6 +130,7 @@ def read_form(x: Any, **options: Any) -> tuple[Box, list[Arrow]]:
             box = box.boxes.setdefault(word, made)
         box.shapes.append(shapes[name])
 
+    whole.order = [(shapes[a], shapes[b]) for a, b in form.graph.get("order", ()) if a in shapes and b in shapes]
     arrows: dict[tuple[Any, Any, bool], Arrow] = {}
     for tail, head, key, attributes in form.edges(keys=True, data=True):
         feedback = bool(attributes.get("feedback"))

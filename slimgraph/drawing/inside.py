@@ -46,6 +46,7 @@ def _inside(part: Any) -> Inner | None:
     for name, attributes in graph.nodes(data=True):
         # Its modules are called `node.module`; the box says the node already.
         attributes["cluster"] = attributes.get("cluster", ())[1:]
+        attributes["label"] = attributes["label"].removeprefix(f"{part.label}: ")
         attributes.setdefault("part", modules[int(name)])
     wires = keyed.graph.input_nodes
     readers = {key: _places(place, [wires[i].sink_modules for i in row]) for key, row in keyed.reads.items()}

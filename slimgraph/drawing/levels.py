@@ -97,7 +97,7 @@ def _group_look(title: str, members: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def keep_only(form: View, keys: Any) -> View:
-    """What leads to `keys`, or to terms of these names, and nothing else. Raises UnknownOptionError for another name."""
+    """What leads to `keys`, or to terms of these names, and nothing else. Raises UnknownOptionError."""
     listed = [keys] if isinstance(keys, str) or hasattr(keys, "key") else list(keys)
     if not listed:
         raise OptionError("only is a list of keys; it is empty")

@@ -36,6 +36,7 @@ def to_mermaid(x: Any, **options: Any) -> str:
         text = "<br>".join(_quoted(key) for key in arrow.labels)
         text = f'|"{text}"|' if text else ""
         lines.append(f"  {ids[arrow.tail]} {line}{text} {ids[arrow.head]}")
+    lines += [f"  {ids[before]} ~~~ {ids[after]}" for before, after in whole.order]
     for kind in sorted({shape.kind for shape in ids if isinstance(shape, Shape)} & set(style.KINDS)):
         look = style.NODE | style.KINDS[kind]
         lines.append(f"  classDef {kind} fill:{look['fillcolor']},stroke:{look['color']},color:{look['fontcolor']}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from torch import nn
+
 from slimgraph import wiring
 from slimgraph.drawing.choice import Choice, node_names
 from slimgraph.drawing.form import View, as_view
@@ -70,20 +72,28 @@ def replace(form: View, place: Any, inner: Inner, about: dict[str, Any], own: Ca
         form.add_edge(f"{place}/{tail}", f"{place}/{head}", key, **more)
     heads = {key: [f"{place}/{n}" for n in names] for key, names in readers.items()}
     tails = {key: [f"{place}/{n}" for n in names] for key, names in written.items()}
-    regularised = [f"{place}/{n}" for n, a in graph.nodes(data=True) if reg_error_terms(a.get("part"))]
+    regularised = [f"{place}/{n}" for n, a in graph.nodes(data=True) if _adds(a.get("part"))]
     for tail, head, key, more in edges:
-        more = {**more, "own": own(key)} if own(key) != key else more
+        # A node within a node has renamed it once already.
+        inside = own(more.get("own", key))
+        more = {**more, "own": inside} if inside != key else more
         if key == "":
             tails_of, heads_of = (
                 regularised or [f"{place}/{n}" for n in list(graph)[-1:]],
                 [f"{place}/{list(graph)[0]}"],
             )
         else:
-            tails_of, heads_of = tails.get(own(key), []), heads.get(own(key), [])
+            tails_of, heads_of = tails.get(inside, []), heads.get(inside, [])
         for start in tails_of if tail == place else [tail]:
             for end in heads_of if head == place else [head]:
                 form.add_edge(start, end, key, **more)
     return [f"{place}/{n}" for n in graph]
+
+
+def _adds(part: Any) -> bool:
+    """Whether a reg_error comes from what stands behind a node."""
+    module = getattr(part, "computational_module", part)
+    return isinstance(module, nn.Module) and bool(reg_error_terms(module))
 
 
 def _insert(form: View, place: Any, nodes: dict[Any, dict[str, Any]]) -> None:

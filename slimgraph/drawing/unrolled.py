@@ -47,6 +47,7 @@ class _Unrolled:
         for tail, head, key, about in form.edges(keys=True, data=True):
             self._add_edge(tail, head, key, about)
         self._drop_idle()
+        self.result.graph["order"] = [*self.form.graph.get("order", ()), *self._in_a_row()]
 
     def _add_steps(self) -> None:
         boxes = self.result.graph["boxes"]
@@ -63,6 +64,17 @@ class _Unrolled:
                     boxes[*self.path, f"step {step}", *path[len(self.path) :]] = about
         if self.goes_on:
             self.result.add_node(self.more, kind="more", label="...", cluster=self.path)
+
+    def _in_a_row(self) -> list[tuple[str, str]]:
+        """What hands a state on stands before everything of the next step, or the steps would climb like stairs."""
+        tails = {t for t, h, fed in self.form.edges(data="feedback") if fed and {t, h} <= self.inside}
+        words = {(*self.path, f"step {step}"): step for step in range(1, self.steps)}
+        found = []
+        for place, attributes in self.result.nodes(data=True):
+            step = words.get(attributes["cluster"][: len(self.path) + 1])
+            if step and not self.result.in_degree(place):
+                found += [(self._at(tail, step - 1), place) for tail in sorted(tails)]
+        return found
 
     @staticmethod
     def _at(place: Any, step: int) -> str:
@@ -101,8 +113,8 @@ class _Unrolled:
             if source.get("kind") == "data":
                 # Each step has its own entry beside it, so that no arrow runs along the whole series.
                 entries = f"{step}" if ahead == 1 else f"{step}:{step + ahead}"
-                place = f"{tail}@{entries}"
-                self.result.add_node(place, kind="data", label=f"{source['label']}[{entries}]", cluster=())
+                place, box = f"{tail}@{entries}", (*self.path, f"step {step}")
+                self.result.add_node(place, kind="data", label=f"{source['label']}[{entries}]", cluster=box)
                 self.result.add_edge(place, self._at(head, step), "", **entry)
             else:
                 self.result.add_edge(tail, self._at(head, step), key, **entry)
@@ -134,4 +146,4 @@ class _Unrolled:
 def _entry(about: dict[str, Any]) -> dict[str, Any]:
     """What is known of one entry of a series."""
     shape = about.get("shape")
-    return about if shape is None or len(shape) < 3 else {**about, "shape": (shape[0], *shape[2:])}
+    return dict(about) if shape is None or len(shape) < 3 else {**about, "shape": (shape[0], *shape[2:])}

@@ -26,7 +26,7 @@ def write_values(form: View, x: Any, report: Any) -> None:
     if ours != theirs:
         odd = next(name for name in {**theirs, **ours} if ours.get(name) != theirs.get(name))
         raise OptionError(
-            f"values is the report of another problem: {odd!r} is {_text(theirs, odd)} there and {_text(ours, odd)} here"
+            f"values is the report of another problem: {odd!r} is {_text(theirs, odd)} there, {_text(ours, odd)} here"
         )
     constraints = {c.name: c for c in report.constraints}
     for number, name in enumerate(loss.names()):
@@ -36,7 +36,7 @@ def write_values(form: View, x: Any, report: Any) -> None:
         elif constraints[name].satisfied < 1:
             look["kind"] = "violated"
             share, most = 100 * (1 - constraints[name].satisfied), constraints[name].max_violation
-            look["label"] += f"\nviolated by {share:.3g} %\nat most by {most:.3g}"
+            look["label"] += f"\nviolated in {share:.3g} %\nby up to {most:.3g}"
         else:
             look["label"] += "\nheld"
     if "reg_error" in form and report.reg_errors:

@@ -21,7 +21,7 @@ def starts(system: Any) -> set[str]:
 def repeats(system: Any) -> str:
     """How often its nodes run, as far as that is known without data."""
     if system.nsteps is None:
-        return f"repeats nsteps, the length of {system.nstep_key}"
+        return f"repeats nsteps = len({system.nstep_key})"
     return f"repeats {system.nsteps} step{'s' if system.nsteps > 1 else ''}"
 
 
