@@ -11,14 +11,15 @@ from slimgraph.drawing.form import Arrow, Box, read_form
 
 
 def quoted_id(name: str) -> str:
-    r"""`name` as a quoted DOT id, with the escapes of a label (`\n`, `\\`); two names never share one.
+    r"""`name` as a quoted DOT id, with the escapes of a label (`\n`, `\\`, `&amp;`); two names never share one.
 
     Source: the DOT language, https://graphviz.org/doc/info/lang.html
 
-    >>> print(quoted_id('a:b'), quoted_id('x"y'), quoted_id('back\\slash'), quoted_id('%1'))
-    "a:b" "x\"y" "back\\slash" "\%1"
+    >>> print(quoted_id('a:b'), quoted_id('x"y'), quoted_id('back\\slash'), quoted_id('%1'), quoted_id('a&b;'))
+    "a:b" "x\"y" "back\\slash" "\%1" "a&amp;b;"
     """
-    text = name.replace("\\", "\\\\").replace('"', '\\"')
+    # Graphviz copies what looks like an entity into its SVG, which knows only five of them.
+    text = name.replace("&", "&amp;").replace("\\", "\\\\").replace('"', '\\"')
     # Graphviz gives ids that begin with % a number of its own.
     text = f"\\{text}" if text.startswith("%") else text
     return f'"{_printable(text)}"'

@@ -8,6 +8,7 @@ from typing import Any
 
 import networkx as nx
 
+from slimgraph.drawing.facts import Facts, facts_of
 from slimgraph.errors import DrawingError
 
 Titles = tuple[str, ...]
@@ -15,11 +16,12 @@ Titles = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Shape:
-    """A node of the diagram: `name` is its id, `label` what is written in it."""
+    """A node of the diagram: `name` is its id, `label` what is written in it, `facts` what a tooltip adds."""
 
     name: str
     label: str
     kind: str
+    facts: Facts = ()
 
 
 @dataclass
@@ -66,7 +68,7 @@ def read_form(x: Any) -> tuple[Box, list[Arrow]]:
     whole, shapes = Box(), {}
     for name, attributes in form.nodes(data=True):
         label, kind = str(attributes.get("label", name)), attributes.get("kind", "")
-        shapes[name] = Shape(str(name), label, kind)
+        shapes[name] = Shape(str(name), label, kind, facts_of(attributes.get("part")))
         cluster = attributes.get("cluster") or ()
         box = whole
         for title in (cluster,) if isinstance(cluster, str) else map(str, cluster):

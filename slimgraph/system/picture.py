@@ -26,7 +26,7 @@ def inner_graph(system: Any, label: str) -> tuple[Any, dict[str, list[str]], dic
     places = system.places(label)
     writers = {key: numbers[-1] for key, numbers in wiring.writers(system.nodes).items()}
     for place, node in zip(places, system.nodes, strict=True):
-        graph.add_node(place, kind=node.kind, label=node.name or node.label, cluster=(label,))
+        graph.add_node(place, kind=node.kind, label=node.name or node.label, cluster=(label,), part=node)
     for place, node in zip(places, system.nodes, strict=True):
         for key in node.input_keys:
             if key in writers:

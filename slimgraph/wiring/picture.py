@@ -28,7 +28,7 @@ def to_networkx(
     for label, node in zip(names(nodes) if labels is None else labels, nodes, strict=True):
         diagram.add_node(label, node)
     for number, (term, name) in enumerate(zip(terms, term_names, strict=True)):
-        diagram.graph.add_node(f"term:{number}", kind=term.kind, label=f"{name}\n{term}")
+        diagram.graph.add_node(f"term:{number}", kind=term.kind, label=f"{name}\n{term}", part=term)
         diagram.connect({key: [f"term:{number}"] for key in term.keys})
     diagram.add_unread_results()
     return diagram.graph
@@ -59,7 +59,7 @@ class _Diagram:
             inner, readers, written = node.inner_graph(node.name or label)
             self.graph.update(inner.edges(data=True, keys=True), inner.nodes(data=True))
         else:
-            self.graph.add_node(place, kind=node.kind, label=node.name or node.label)
+            self.graph.add_node(place, kind=node.kind, label=node.name or node.label, part=node)
         self.connect(readers)
         self.sources.update(written)
 
