@@ -7,7 +7,7 @@ from typing import Any
 import pydot
 
 from slimgraph.drawing import style
-from slimgraph.drawing.form import Arrow, Box, read_form
+from slimgraph.drawing.form import Arrow, Box, Shape, read_form
 
 
 def quoted_id(name: str) -> str:
@@ -79,7 +79,7 @@ def _add_contents(parent: pydot.Graph, box: Box, drawn: int) -> int:
             pydot.Node(
                 quoted_id(shape.name),
                 label=quoted_label(style.wrapped(shape.label)),
-                tooltip=quoted_label(f"{shape.kind} {shape.label}".strip()),
+                tooltip=quoted_label(_tooltip(shape)),
                 **_values(style.KINDS.get(shape.kind, {})),
             )
         )
@@ -90,12 +90,20 @@ def _add_contents(parent: pydot.Graph, box: Box, drawn: int) -> int:
         cluster = pydot.Subgraph(
             quoted_id(f"cluster {inner.path}"),
             label=quoted_label(style.wrapped(inner.path[-1], width=60)),
+            tooltip=quoted_label(inner.path[-1]),
             fillcolor=f'"{fill}"',
             **_values(style.BOX),
         )
         drawn = _add_contents(cluster, inner, drawn)
         parent.add_subgraph(cluster)
     return drawn
+
+
+def _tooltip(shape: Shape) -> str:
+    """Kind and label, and a line for each fact; these say again what the further lines of a label say."""
+    label = shape.label.partition("\n")[0] if shape.facts else shape.label
+    title = label if label.startswith(shape.kind) else f"{shape.kind} {label}".strip()
+    return "\n".join([title, *(f"{word}: {text}" for word, text in shape.facts)])
 
 
 def _edge(arrow: Arrow) -> pydot.Edge:

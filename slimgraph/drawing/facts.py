@@ -45,7 +45,6 @@ def facts_of(part: Any) -> Facts:
 
 def _facts(part: Any) -> Iterator[tuple[str, str]]:
     if isinstance(part, Variable | Objective | Constraint):
-        yield "type", type(part).__name__
         yield "formula", str(part)
         yield "reads", ", ".join(part.keys)
         return
@@ -55,7 +54,7 @@ def _facts(part: Any) -> Iterator[tuple[str, str]]:
         yield "shapes", _shapes(part)
         return
     if isinstance(part, Node):
-        yield "node", part.signature
+        yield "keys", part.signature
         part = part.callable
     yield from _facts_of_module(part)
 
@@ -75,7 +74,8 @@ def _facts_of_module(module: Any) -> Iterator[tuple[str, str]]:
         yield "does", _first_sentence(named)
     yield "shapes", _shapes(module)
     if isinstance(module, nn.Module):
-        yield "maps", "" if isinstance(module, LinearBase) else "\n".join(_maps_in(module))
+        if not isinstance(module, LinearBase):
+            yield from (("map", line) for line in _maps_in(module))
         yield "parameters", _parameters(module)
 
 
@@ -99,7 +99,9 @@ def _first_sentence(thing: Any) -> str:
     # torch's docstrings, and those that Python writes itself, tell nothing to who looks at a picture.
     if str(getattr(thing, "__module__", "")).partition(".")[0] in ("torch", "builtins"):
         return ""
-    paragraph = " ".join(inspect.cleandoc(vars(thing).get("__doc__") or "").partition("\n\n")[0].split())
+    paragraph = " ".join(
+        inspect.cleandoc(vars(thing).get("__doc__") or "").partition("\n\n")[0].replace("`", "").split()
+    )
     return re.split(r"(?<=[^.])\.(?: |$)", paragraph, maxsplit=1)[0]
 
 
@@ -140,4 +142,4 @@ def _parameters(module: nn.Module) -> str:
         return "not known before the first data"
     count = sum(parameter.numel() for parameter in parameters)
     frozen = sum(parameter.numel() for parameter in parameters if not parameter.requires_grad)
-    return f"{count:,}" + (f", of which {frozen:,} frozen" if frozen else "")
+    return f"{count:,}" + (f", of which {frozen:,} frozen" if frozen else "") if count else ""
