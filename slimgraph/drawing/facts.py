@@ -49,9 +49,10 @@ def _facts(part: Any) -> Iterator[tuple[str, str]]:
         yield "reads", ", ".join(part.keys)
         return
     if isinstance(part, GraphModuleBase):
-        yield "type", type(part).__name__
-        yield from _facts_of_module(part.computational_module)
-        yield "shapes", _shapes(part)
+        inner = part.computational_module
+        yield from (
+            [("type", type(part).__name__), ("shapes", _shapes(part))] if inner is None else _facts_of_module(inner)
+        )
         return
     if isinstance(part, Node):
         yield "keys", part.signature
@@ -61,8 +62,6 @@ def _facts(part: Any) -> Iterator[tuple[str, str]]:
 
 def _facts_of_module(module: Any) -> Iterator[tuple[str, str]]:
     """The facts of what computes: a map, any other module, or a function."""
-    if module is None:
-        return
     if isinstance(module, LinearBase):
         formula, promise = described(type(module))
         yield "type", f"{type(module).__name__}({module.extra_repr()})"
