@@ -36,23 +36,24 @@ class Walls(nn.Module):
         self.A, self.B = slim.maps["softSVD"](3, 3), slim.maps["nneg"](2, 3)
 
     def forward(self, x, u):
-        return self.A(x) + self.B(u)
+        return self.A(x) + self.B(u), self.B(u), self.A(x)
 
 
 def house() -> Problem:
     """An estimator, a System of two nodes that closes a loop, terms, and a map's reg_error."""
     torch.manual_seed(0)
     estimator = Node(blocks.MLP(4, 3, hsizes=[8]), ["past"], ["x"], name="estimator")
-    walls = Node(Walls(), ["x", "u"], ["x"], name="walls")
+    walls = Node(Walls(), ["x", "u"], ["x", "heat", "flow"], name="walls")
     sensor = Node(slim.maps["orthogonal"](3, 3), ["x"], ["y"], name="sensor")
     y, target, low = variable("y"), variable("target"), variable("low")
-    loss = PenaltyLoss([((y - target) ** 2).minimize(name="track")], [y >= low])
+    spent = variable("x") * variable("heat") * variable("flow")
+    loss = PenaltyLoss([((y - target) ** 2).minimize(name="track"), spent.minimize()], [y >= low])
     return Problem([estimator, System([walls, sensor], name="building", nsteps=5)], loss)
 
 
 def nested() -> nx.MultiDiGraph:
     """Hostile names in boxes in boxes."""
-    g = chain([*HOSTILE, "</script><b>"])
+    g = chain(["</script><b>", *HOSTILE])
     for i, name in enumerate(g):
         g.nodes[name]["cluster"] = ((), ("a&b;",), ("a&b;", '"'), ("", "<b>"))[i % 4]
     return g
@@ -142,6 +143,16 @@ const seen = () => svg.querySelector("g.graph").outerHTML;
 const kinds = {wheel: WheelEvent, keydown: KeyboardEvent};
 const act = (target, type, values) =>
   target.dispatchEvent(new (kinds[type] ?? PointerEvent)(type, {bubbles: true, cancelable: true, ...values}));
+// The arrowheads that touch neither a part nor the end of their line.
+const astray = () => {
+  const rects = [...nodes, ...svg.querySelectorAll(".shut")].map((g) => g.getBoundingClientRect());
+  const beyond = (a, b) => a.left > b.right + 6 || a.top > b.bottom + 6, far = (a, b) => beyond(a, b) || beyond(b, a);
+  const lines = [...svg.querySelectorAll(".edge")].filter((g) => g.getBoundingClientRect().width > 0);
+  return lines.filter((g) => {
+    const [line, head] = ["path", "polygon"].map((part) => g.querySelector(part).getBoundingClientRect());
+    return far(line, head) || rects.every((b) => far(head, b));
+  }).map((g) => g.outerHTML);
+};
 const node = (name) => nodes.find((g) => label(g) === name);
 told.start = {nodes: shown(), view: view(), html: seen().length};
 node("sensor").focus();
@@ -156,7 +167,7 @@ const head = svg.querySelector(".head");
 told.button = [head.getAttribute("role"), head.getAttribute("aria-expanded"), head.getAttribute("aria-label")];
 act(head, "click");
 told.folded = {nodes: shown(), box: svg.querySelector(".shut").textContent, view: view(),
-  lines: svg.querySelectorAll("#made .edge").length};
+  lines: svg.querySelectorAll("#made .edge").length, astray: astray()};
 act(svg.querySelector(".shut"), "keydown", {key: "Enter"});
 told.same = seen() === told.opened || [told.opened, seen()];
 delete told.opened;
@@ -216,8 +227,9 @@ def test_a_browser_pans_zooms_folds_and_tells(tmp_path):
     assert told["button"] == ["button", "true", "fold building"]
     assert set(told["start"]["nodes"]) - set(told["folded"]["nodes"]) == {"walls", "sensor"}
     assert told["folded"]["box"] == "building2 parts"
-    # estimator and u to the box; the box to both terms, to reg_error and to the result x.
+    # estimator and u to the box; the box to the three terms and to reg_error.
     assert told["folded"]["lines"] == 6
+    assert told["folded"]["astray"] == []
     # The room that the box took is given back.
     assert told["folded"]["view"][2] < told["start"]["view"][2]
     assert told["same"] is True

@@ -34,7 +34,6 @@
   for (const part of [...nodes, ...boxes, ...edges]) {
     part.facts = told(part.g);
     part.box = box(part.g);
-    part.g.setAttribute("aria-label", part.facts.replaceAll("\n", ". "));
     // What Graphviz drew, for when a fold is undone.
     part.drawn = [...part.g.querySelectorAll("path, polygon")].map((e) => [e, e.tagName === "path" ? "d" : "points",
       e.getAttribute(e.tagName === "path" ? "d" : "points"), box(e)]);
@@ -44,6 +43,7 @@
     const [from, to] = [edge.tail, edge.head].map((i) => nodes[i].facts.split("\n")[0]);
     edge.facts = `${edge.labels.join(", ") || "arrow"}\nfrom: ${from}\nto: ${to}`;
   }
+  for (const { g, facts } of [...nodes, ...edges]) g.setAttribute("aria-label", facts.replaceAll("\n", ". "));
   const made = root.appendChild(make("g", { id: "made" }));
 
   // ---- the view ----------------------------------------------------------------------------------------------------
