@@ -15,7 +15,6 @@ from xml.etree import ElementTree
 import networkx as nx
 import pytest
 import torch
-from test_drawing import HOSTILE, chain, name_of, put_dot
 from torch import nn
 
 from slimgraph import Node, PenaltyLoss, Problem, System, blocks, slim, variable
@@ -24,6 +23,7 @@ from slimgraph.drawing.dot import quoted_id
 from slimgraph.drawing.facts import described, facts_of
 from slimgraph.drawing.page import to_plan
 from slimgraph.errors import DrawingError
+from tests.test_drawing import HOSTILE, chain, name_of, put_dot
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -118,12 +118,12 @@ def test_the_plan_of_a_page_counts_as_graphviz_does():
 def test_every_format_is_the_same_bytes_in_another_process(tmp_path):
     program = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "import test_drawing_pages as t\n"
+        "import tests.test_drawing_pages as t\n"
         "for ending in sys.argv[3:]: t.house().draw(sys.argv[2] + ending)"
     )
     endings = [ending for ending in ENDINGS if ending != ".pdf"]
     subprocess.run(
-        [sys.executable, "-c", program, str(Path(__file__).parent), str(tmp_path / "other"), *endings],
+        [sys.executable, "-c", program, str(Path(__file__).parent.parent), str(tmp_path / "other"), *endings],
         env={**os.environ, "PYTHONHASHSEED": "7"},
         check=True,
     )

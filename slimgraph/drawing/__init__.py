@@ -1,6 +1,7 @@
 """Diagrams of anything that has a graph: DOT and Mermaid text, SVG, PNG, PDF, HTML, and the notebook.
 
-`form` reads the one networkx form, `style` says how it looks, `dot` and `mermaid` write it, `render` makes pictures.
+`form` reads the one networkx form, `facts` what its parts are, `style` says how it looks, `dot` and `mermaid` write it,
+`render` makes pictures, `page` a web page of one.
 """
 
 from __future__ import annotations

@@ -34,7 +34,10 @@ def to_plan(x: Any) -> str:
     plan = {
         "nodes": [box for _, box in places],
         "boxes": [[number[box.path[:-1]], box.path[-1], _size(box)] for box in boxes[1:]],
-        "edges": [[place[a.tail.name], place[a.head.name], a.feedback, a.labels] for a in arrows],
+        "edges": [
+            [place[a.tail.name], place[a.head.name], a.feedback, [" ".join(label.split("\n")) for label in a.labels]]
+            for a in arrows
+        ],
     }
     # In a script no text may look like its end; ASCII holds the half surrogates of hostile names too.
     return json.dumps(plan).replace("<", "\\u003c")
@@ -60,7 +63,7 @@ def to_page(title: str, svg: str, plan: str) -> str:
     named = f'{start} role="group" aria-labelledby="name counts"><title id="name">{title}</title>'
     svg = f'{named}<desc id="counts">{counts}</desc>{rest}'
     return _asset("page.html").format(
-        title=title, style=_asset("page.css"), script=_asset("page.js"), svg=svg, plan=plan
+        title=title, style=_asset("page.css"), script=_asset("page.js"), folding=_asset("fold.js"), svg=svg, plan=plan
     )
 
 
