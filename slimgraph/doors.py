@@ -29,7 +29,7 @@ def open_door(room: str) -> ModuleType:
 
 
 class Drawable:
-    """Gives `.draw()`, `.show()` and `.graph()` to anything that has `to_networkx()`."""
+    """Gives `.draw()`, `.show()`, `.graph()` and its picture in a notebook to anything that has `to_networkx()`."""
 
     def draw(
         self,
@@ -58,3 +58,13 @@ class Drawable:
     def show(self, figname: str | os.PathLike[str] | None = None, **options: Any):
         """neuromancer's name for `draw`, with its options: writes the diagram to `figname`, or returns it."""
         return self.draw(figname, **options)
+
+    def _repr_svg_(self) -> str | None:
+        """What a notebook shows; None, and so its text, where there is a formula or no picture can be made."""
+        # An expression is better read as its LaTeX, which notebooks show where a thing has it.
+        if hasattr(self, "_repr_latex_"):
+            return None
+        try:
+            return open_door("drawing").for_notebook(self)
+        except SlimgraphError:
+            return None

@@ -1,18 +1,20 @@
 """Diagrams of anything that has a graph: DOT and Mermaid text, SVG, PNG, PDF, HTML, and the notebook.
 
-`form` reads the one networkx form, `style` says how it looks, `dot` and `mermaid` write it, `render` makes pictures.
+`form` reads the one networkx form, `facts` what its parts are, `style` says how it looks, `dot` and `mermaid` write it,
+`render` makes pictures, `page` a web page of one.
 """
 
 from __future__ import annotations
 
-import html
 import os
 import secrets
 from pathlib import Path
 from typing import Any
 
+from slimgraph.drawing import style
 from slimgraph.drawing.dot import graph, to_dot
 from slimgraph.drawing.mermaid import to_mermaid
+from slimgraph.drawing.page import to_page, to_plan
 from slimgraph.drawing.render import find_renderer, to_picture
 from slimgraph.drawing.view import view
 from slimgraph.errors import DrawingError, did_you_mean
@@ -20,18 +22,6 @@ from slimgraph.errors import DrawingError, did_you_mean
 __all__ = ["ENDINGS", "Drawing", "draw", "find_renderer", "graph", "to_dot", "to_mermaid"]
 
 ENDINGS = (".dot", ".mmd", ".svg", ".png", ".pdf", ".html")
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<title>{title}</title>
-<style>body {{ margin: 1rem; }} svg {{ display: block; margin: auto; max-width: 100%; height: auto; }}</style>
-</head>
-<body>
-{svg}
-</body>
-</html>
-"""
 
 
 class Drawing:
@@ -50,6 +40,7 @@ class Drawing:
         form = view(x, **options)
         self.dot = to_dot(form)
         self.mermaid = to_mermaid(form)
+        self._plan = to_plan(form)
 
     def __repr__(self) -> str:
         return f"Drawing of a {self.of}"
@@ -62,10 +53,8 @@ class Drawing:
         return to_picture(self.dot, "svg").decode()
 
     def html(self) -> str:
-        """A web page that holds the picture and needs nothing from outside."""
-        svg = self.svg()
-        # Only the element itself may stand in a page, not the lines before it that make a file.
-        return PAGE.format(title=html.escape(self.of), svg=svg[svg.index("<svg") :])
+        """A web page that needs nothing from outside: it pans, zooms, folds boxes and tells the facts of each part."""
+        return to_page(repr(self), self.svg(), self._plan)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes the diagram in the format of the ending of `path`, one of `ENDINGS`, and returns the path.
@@ -139,6 +128,13 @@ def draw(
     if path is not None:
         drawing.save(path)
     return drawing
+
+
+def for_notebook(x: Any) -> str | None:
+    """The SVG of `x` as a notebook shows it by itself, or None where the picture would be too large to be read."""
+    form = view(x)
+    # Nobody asked for this picture: it must not keep a notebook waiting.
+    return draw(form)._repr_svg_() if len(form) <= style.MANY_NODES else None
 
 
 def _write(path: Path, content: bytes) -> None:

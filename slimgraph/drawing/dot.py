@@ -7,18 +7,19 @@ from typing import Any
 import pydot
 
 from slimgraph.drawing import style
-from slimgraph.drawing.form import Arrow, Box, read_form
+from slimgraph.drawing.form import Arrow, Box, Shape, read_form
 
 
 def quoted_id(name: str) -> str:
-    r"""`name` as a quoted DOT id, with the escapes of a label (`\n`, `\\`); two names never share one.
+    r"""`name` as a quoted DOT id, with the escapes of a label (`\n`, `\\`, `&amp;`); two names never share one.
 
     Source: the DOT language, https://graphviz.org/doc/info/lang.html
 
-    >>> print(quoted_id('a:b'), quoted_id('x"y'), quoted_id('back\\slash'), quoted_id('%1'))
-    "a:b" "x\"y" "back\\slash" "\%1"
+    >>> print(quoted_id('a:b'), quoted_id('x"y'), quoted_id('back\\slash'), quoted_id('%1'), quoted_id('a&b;'))
+    "a:b" "x\"y" "back\\slash" "\%1" "a&amp;b;"
     """
-    text = name.replace("\\", "\\\\").replace('"', '\\"')
+    # Graphviz copies what looks like an entity into its SVG, which knows only five of them.
+    text = name.replace("&", "&amp;").replace("\\", "\\\\").replace('"', '\\"')
     # Graphviz gives ids that begin with % a number of its own.
     text = f"\\{text}" if text.startswith("%") else text
     return f'"{_printable(text)}"'
@@ -87,7 +88,7 @@ def _add_contents(parent: pydot.Graph, box: Box, drawn: int) -> int:
             pydot.Node(
                 quoted_id(shape.name),
                 label=quoted_label(style.wrapped(shape.label)),
-                tooltip=quoted_label(f"{shape.kind} {shape.label}".strip()),
+                tooltip=quoted_label(_tooltip(shape)),
                 **_values(style.KINDS.get(shape.kind, {})),
             )
         )
@@ -98,12 +99,20 @@ def _add_contents(parent: pydot.Graph, box: Box, drawn: int) -> int:
         cluster = pydot.Subgraph(
             quoted_id(f"cluster {inner.path}"),
             label=quoted_label(style.wrapped(inner.label, width=60), "\\l"),
+            tooltip=quoted_label(inner.label),
             fillcolor=f'"{fill}"',
             **_values(style.BOX),
         )
         drawn = _add_contents(cluster, inner, drawn)
         parent.add_subgraph(cluster)
     return drawn
+
+
+def _tooltip(shape: Shape) -> str:
+    """Kind and label, and a line for each fact; these say again what the further lines of a label say."""
+    label = shape.label.partition("\n")[0] if shape.facts else shape.label
+    title = label if label.startswith(shape.kind) else f"{shape.kind} {label}".strip()
+    return "\n".join([title, *(f"{word}: {text}" for word, text in shape.facts)])
 
 
 def _edge(arrow: Arrow) -> pydot.Edge:

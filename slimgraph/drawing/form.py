@@ -8,6 +8,7 @@ from typing import Any
 
 import networkx as nx
 
+from slimgraph.drawing.facts import Facts, facts_of
 from slimgraph.errors import DrawingError
 
 Titles = tuple[str, ...]
@@ -15,11 +16,12 @@ Titles = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Shape:
-    """A node of the diagram: `name` is its id, `label` what is written in it."""
+    """A node of the diagram: `name` is its id, `label` what is written in it, `facts` what a tooltip adds."""
 
     name: str
     label: str
     kind: str
+    facts: Facts = ()
 
 
 @dataclass
@@ -89,7 +91,7 @@ def networkx_form(x: Any) -> nx.DiGraph:
 def as_view(form: nx.DiGraph) -> View:
     """A copy of `form` that may be changed; the parts behind its nodes are the same."""
     view = View()
-    view.graph["boxes"] = dict(form.graph.get("boxes", {}))
+    view.graph["boxes"], view.graph["order"] = dict(form.graph.get("boxes", {})), list(form.graph.get("order", ()))
     for name, attributes in form.nodes(data=True):
         view.add_node(name, **{**attributes, "cluster": path_of(attributes)})
     for tail, head, key, attributes in _edges(form):
@@ -121,7 +123,7 @@ def read_form(x: Any, **options: Any) -> tuple[Box, list[Arrow]]:
     whole, shapes = Box(), {}
     for name, attributes in form.nodes(data=True):
         label, kind = str(attributes.get("label", name)), attributes.get("kind", "")
-        shapes[name] = Shape(str(name), label, kind)
+        shapes[name] = Shape(str(name), label, kind, facts_of(attributes.get("part")))
         box = whole
         for word in attributes["cluster"]:
             path = (*box.path, word)
