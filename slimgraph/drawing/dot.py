@@ -33,10 +33,9 @@ def quoted_label(text: str, end: str = "\\n") -> str:
     """
     lines = (_printable(line).replace("\\", "\\\\") for line in text.split("\n"))
     joined = end.join(lines)
-    # A single line stands where its box says. Graphviz makes a box as wide as the text without the space beside it.
-    joined = (
-        joined.replace(end, f"\u00a0\u00a0{end}") + f"\u00a0\u00a0{end}" if end == "\\l" and end in joined else joined
-    )
+    if end == "\\l" and end in joined:
+        # A single line stands where its box says. Graphviz makes a box as wide as the text without the space beside it.
+        joined = joined.replace(end, f"  {end}") + f"  {end}"
     return '"' + joined.replace("&", "&amp;").replace('"', '\\"') + '"'
 
 
