@@ -35,7 +35,7 @@ def fold(form: View) -> View:
     looks: dict[Hashable, dict[str, Any]] = {}
     boxes: dict[tuple[str, ...], dict[str, Any]] = {}
     chains = _chains(form, follows)
-    for runs in (runs for chain in chains for runs in _repeats([_sign(form, p, sides) for p in chain], chain)):
+    for runs in (runs for chain in chains for runs in _repeats(_signs(form, chain, sides), chain)):
         path = (*form.nodes[runs[0][0]]["cluster"], f"x {runs[0][0]}")
         for column in zip(*runs, strict=True):
             group_of |= dict.fromkeys(column, column[0])
@@ -123,16 +123,25 @@ def _repeats(signs: list[Hashable], chain: list[Any]) -> Iterator[list[list[Any]
 # ---- equal ones -----------------------------------------------------------------------------------------------------
 
 
-def _sign(form: View, place: Any, sides: Sides) -> Hashable:
-    """What two nodes that can be folded have in common."""
+def _signs(form: View, chain: list[Any], sides: Sides) -> list[Hashable]:
+    """A sign for each node of a chain, the same for those that can be folded."""
+    own = [sides[place] for place in chain]
+    if len(own) > 1 and own[0] > own[1]:
+        # What only the first one reads is what goes through the chain.
+        own[0] = own[1]
+    return [(_sign(form, place), side) for place, side in zip(chain, own, strict=True)]
+
+
+def _sign(form: View, place: Any) -> Hashable:
+    """What nodes of the same work have in common."""
     attributes = form.nodes[place]
     part, kind = attributes.get("part"), attributes.get("kind")
     if part is None:
-        return kind, attributes.get("label", place), sides[place]
+        return kind, attributes.get("label", place)
     inner = getattr(part, "callable", getattr(part, "computational_module", None))
     sizes = (len(getattr(part, "input_keys", ())), len(getattr(part, "output_keys", ())))
     ports = (getattr(part, "size_in", None), getattr(part, "size_out", None))
-    return kind, type(part), sizes, ports, _what(part if inner is None else inner), sides[place]
+    return kind, type(part), sizes, ports, _what(part if inner is None else inner)
 
 
 def _what(thing: Any) -> Hashable:

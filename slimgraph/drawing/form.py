@@ -72,7 +72,10 @@ class View(nx.MultiDiGraph):
 
     Beyond the attributes of the form its edges may have the `shape` and the `dtype` of the tensor that flows. Its
     `graph["order"]` are pairs of nodes that stand one behind the other though nothing flows from one to the other.
+    `reading` is what `read_form` made of it: a drawing writes it in several ways.
     """
+
+    reading: tuple[Box, list[Arrow]] | None = None
 
 
 def networkx_form(x: Any) -> nx.DiGraph:
@@ -119,6 +122,12 @@ def read_form(x: Any, **options: Any) -> tuple[Box, list[Arrow]]:
     from slimgraph.drawing.view import view
 
     form = x if isinstance(x, View) else view(x, **options)
+    if form.reading is None:
+        form.reading = _read(form)
+    return form.reading
+
+
+def _read(form: View) -> tuple[Box, list[Arrow]]:
     boxes: dict[Titles, dict[str, Any]] = form.graph.get("boxes", {})
     whole, shapes = Box(), {}
     for name, attributes in form.nodes(data=True):
