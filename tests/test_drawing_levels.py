@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import random
 import re
 import time
@@ -148,7 +149,7 @@ def chain(count, make=lambda i: FUNCTIONS[i % 3]):
 
 def test_a_pattern_and_a_function_put_nodes_together():
     problem = chain(5, lambda i: (torch.tanh, torch.sin, torch.cos, torch.abs, torch.exp)[i])
-    assert labels(problem, collapse="part_[a]*"[:5] + "*")[0] == "part_*"
+    assert labels(problem, collapse="part_*")[0] == "part_*"
     by_half = labels(problem, collapse=lambda part: "front" if part.name < "part_2" else None)
     assert by_half == ["front", "part_2", "part_3", "part_4", "cost", "PenaltyLoss"]
     both = arrows(problem, collapse=["part_*"])
@@ -378,37 +379,40 @@ def test_values_tell_what_is_violated_where_and_how_much():
 # ---- bad input ------------------------------------------------------------------------------------------------------
 
 BAD = {
-    "no graph": (lambda: draw(3, depth=1), DrawingError, "int has no graph to draw; give a Problem"),
-    "collapse": (lambda: draw(controlled(), collapse="lop"), UnknownOptionError, "Did you mean 'loop'?"),
-    "collapse a type": (lambda: draw(controlled(), collapse=[nn.LSTM]), UnknownOptionError, "names the type LSTM, of"),
-    "collapse a pattern": (lambda: draw(controlled(), collapse="enc*"), UnknownOptionError, "collapse names 'enc*', which"),
-    "collapse a number": (lambda: draw(controlled(), collapse=3), OptionError, "collapse takes names, types or a function"),
-    "only": (lambda: draw(controlled(), only=["z"]), UnknownOptionError, "only names 'z', which nothing gives; there are"),
-    "only, nearly": (lambda: draw(controlled(), only="trck"), UnknownOptionError, "Did you mean 'track'?"),
-    "only nothing": (lambda: draw(controlled(), only=[]), OptionError, "only is a list of keys; it is empty"),
-    "only a number": (lambda: draw(controlled(), only=[3]), OptionError, "only takes keys, or names of terms; got int: 3"),
-    "inside": (lambda: draw(controlled(), inside="outptu"), UnknownOptionError, "Did you mean 'output'?"),
-    "depth": (lambda: draw(controlled(), depth=-1), OptionError, "depth is a whole number >= 0; got -1"),
-    "unroll": (lambda: draw(controlled(), unroll=0), OptionError, "unroll is a whole number >= 1; got 0"),
-    "unroll nothing": (lambda: draw(nested(), unroll=2), OptionError, "needs a System that is drawn open"),
-    "shapes": (lambda: draw(controlled(), shapes=3), OptionError, "shapes takes a batch, a dict of tensors"),
-    "shapes of a map": (lambda: draw(slim.Linear(2, 2), shapes=batch()), OptionError, "Linear takes none"),
-    "a missing key": (lambda: draw(controlled(), shapes={"u": torch.zeros(2, 3, 2)}), SlimgraphError, "reads 'past'"),
-    "values": (lambda: draw(controlled(), values={"y": 3}), OptionError, "values takes what problem.report(data) gives"),
-    "values of a System": (
-        lambda: draw(plant_loop(), values=controlled().report(batch())), OptionError, "are told of a Problem"
-    ),
+    "no graph": ((3, {"depth": 1}), DrawingError, "int has no graph to draw; give a Problem"),
+    "collapse": ((controlled, {"collapse": "lop"}), UnknownOptionError, "Did you mean 'loop'?"),
+    "collapse a type": ((controlled, {"collapse": [nn.LSTM]}), UnknownOptionError, "names the type LSTM, of"),
+    "collapse a pattern": ((controlled, {"collapse": "enc*"}), UnknownOptionError, "collapse names 'enc*', which"),
+    "collapse a number": ((controlled, {"collapse": 3}), OptionError, "collapse takes names, types or a function"),
+    "only": ((controlled, {"only": ["z"]}), UnknownOptionError, "only names 'z', which nothing gives; there are"),
+    "only, nearly": ((controlled, {"only": "trck"}), UnknownOptionError, "Did you mean 'track'?"),
+    "only nothing": ((controlled, {"only": []}), OptionError, "only is a list of keys; it is empty"),
+    "only a number": ((controlled, {"only": [3]}), OptionError, "only takes keys, or names of terms; got int: 3"),
+    "only one number": ((controlled, {"only": 3}), OptionError, "only takes keys, or names of terms; got int: 3"),
+    "inside": ((controlled, {"inside": "outptu"}), UnknownOptionError, "Did you mean 'output'?"),
+    "depth": ((controlled, {"depth": -1}), OptionError, "depth is a whole number >= 0; got -1"),
+    "unroll": ((controlled, {"unroll": 0}), OptionError, "unroll is a whole number >= 1; got 0"),
+    "unroll nothing": ((nested, {"unroll": 2}), OptionError, "needs a System that is drawn open"),
+    "shapes": ((controlled, {"shapes": 3}), OptionError, "shapes takes a batch, a dict of tensors"),
+    "shapes of a map": ((slim.Linear(2, 2), {"shapes": {"u": torch.ones(1)}}), OptionError, "Linear takes none"),
+    "a missing key": ((controlled, {"shapes": {"u": torch.zeros(2, 3, 2)}}), SlimgraphError, "reads 'past'"),
+    "values": ((controlled, {"values": {"y": 3}}), OptionError, "values takes what problem.report(data) gives"),
+    "values of a System": ((plant_loop, {"values": controlled}), OptionError, "are told of a Problem"),
     "another report": (
-        lambda: draw(nested(), values=controlled().report(batch())), OptionError, "is the report of another problem: 'constraint_1'"
+        (nested, {"values": controlled}),
+        OptionError,
+        "is the report of another problem: 'constraint_1'",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_told_in_one_sentence(case):
-    call, kind, words = BAD[case]
+    (thing, options), kind, words = BAD[case]
+    if options.get("values") is controlled:
+        options = {"values": controlled().report(batch())}
     with pytest.raises(kind, match=re.escape(words)) as error:
-        call()
+        draw(thing() if thing in (controlled, nested, plant_loop) else thing, **options)
     assert len(str(error.value).splitlines()) == 1
 
 
@@ -428,16 +432,17 @@ def test_large_problems_are_drawn_quickly():
         )
     problem = Problem(loops, PenaltyLoss([variable("s0").minimize()]))
     assert len(labels(problem)) > 500
+    before = os.times()
     start = time.process_time()
-    wall = time.perf_counter()
     draw(problem).svg()
-    assert time.perf_counter() - wall < 4
-    assert time.process_time() - start < 2
+    spent = os.times()
+    assert time.process_time() - start + spent.children_user - before.children_user < 2
     form = chain(5000, lambda i: (torch.tanh, torch.sin, torch.cos, torch.abs, torch.exp, torch.neg, torch.relu)[i % 7])
-    spent = []
-    for _ in range(2):
-        start = time.process_time()
-        text = to_dot(form)
-        spent.append(time.process_time() - start)
-    assert text.count("part_") >= 5000
-    assert min(spent) < 1
+    # A machine that does much else may need a second try.
+    assert any(seconds_for_text(form) < 1 for _ in range(3))
+
+
+def seconds_for_text(problem):
+    start = time.process_time()
+    assert to_dot(problem).count("part_") >= 5000
+    return time.process_time() - start

@@ -24,7 +24,8 @@ def open_insides(form: View, chosen: Choice, collapsed: Choice) -> None:
     """
     for place in list(form.nodes):
         attributes = form.nodes[place]
-        part, names = attributes.get("part"), node_names(place, attributes)
+        part: Any = attributes.get("part")
+        names = node_names(place, attributes)
         if not hasattr(part, "result_keys") or not chosen.holds(names, part) or collapsed.holds(names, part):
             continue
         inner = None if part.inner_keys is not None else _inside(part)

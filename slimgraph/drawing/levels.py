@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import networkx as nx
@@ -98,7 +98,7 @@ def _group_look(title: str, members: list[dict[str, Any]]) -> dict[str, Any]:
 
 def keep_only(form: View, keys: Any) -> View:
     """What leads to `keys`, or to terms of these names, and nothing else. Raises UnknownOptionError."""
-    listed = [keys] if isinstance(keys, str) or hasattr(keys, "key") else list(keys)
+    listed = [keys] if isinstance(keys, str) or not isinstance(keys, Iterable) or hasattr(keys, "key") else [*keys]
     if not listed:
         raise OptionError("only is a list of keys; it is empty")
     ends = {}
@@ -111,7 +111,9 @@ def keep_only(form: View, keys: Any) -> View:
     result = View()
     result.graph.update(form.graph)
     result.add_nodes_from((place, attributes) for place, attributes in form.nodes(data=True) if place in kept)
-    result.add_edges_from(edge for edge in form.edges(keys=True, data=True) if {edge[0], edge[1]} <= kept)
+    for tail, head, key, about in form.edges(keys=True, data=True):
+        if tail in kept and head in kept:
+            result.add_edge(tail, head, key, **about)
     for name, (end, attributes) in ends.items():
         if attributes is not None:
             result.add_node(f"result:{name}", kind="data", label=name, cluster=())

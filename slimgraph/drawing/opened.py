@@ -104,4 +104,6 @@ def _insert(form: View, place: Any, nodes: dict[Any, dict[str, Any]]) -> None:
     form.remove_nodes_from([place, *later])
     form.add_nodes_from(nodes.items())
     form.add_nodes_from(later.items())
-    form.add_edges_from(edge for edge in edges if place not in edge[:2])
+    for tail, head, key, about in edges:
+        if place not in (tail, head):
+            form.add_edge(tail, head, key, **about)

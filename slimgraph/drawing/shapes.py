@@ -103,7 +103,7 @@ def _listen(twin: Any, originals: dict[int, Any], found: dict[int, dict[str, Loo
 def _write_expression(form: View, batch: Mapping[str, Any]) -> None:
     """What each operation of an expression gives."""
     with random_state_kept(), torch.no_grad():
-        values = {place: part(batch) for place, part in form.nodes(data="part") if isinstance(part, Variable)}
+        values = {place: part(dict(batch)) for place, part in form.nodes(data="part") if isinstance(part, Variable)}
     for tail, _, about in form.edges(data=True):
         look = _look(values.get(tail))
         if look is not None:
