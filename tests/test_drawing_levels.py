@@ -6,7 +6,9 @@ import copy
 import os
 import random
 import re
+import runpy
 import time
+from pathlib import Path
 
 import networkx as nx
 import pytest
@@ -414,6 +416,18 @@ def test_bad_input_is_told_in_one_sentence(case):
     with pytest.raises(kind, match=re.escape(words)) as error:
         draw(thing() if thing in (controlled, nested, plant_loop) else thing, **options)
     assert len(str(error.value).splitlines()) == 1
+
+
+# ---- the page -----------------------------------------------------------------------------------------------------
+
+
+def test_the_code_of_the_page_draws_its_pictures(tmp_path):
+    docs = Path(__file__).parent.parent / "docs"
+    runpy.run_path(str(docs / "make_diagrams.py"))["main"](tmp_path)
+    page = (docs / "diagrams.md").read_text()
+    shown = re.findall(r"\(pictures/(\S+)\)", page)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(shown)
+    assert all((docs / "pictures" / name).is_file() for name in shown)
 
 
 # ---- size -----------------------------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ from typing import Any
 from slimgraph.drawing.form import View
 from slimgraph.errors import OptionError, UnknownOptionError, did_you_mean
 
+OTHERS = ("data", "objective", "constraint", "violated", "reg_error", "loss", "more")
+
 
 def node_names(place: Any, attributes: dict[str, Any]) -> list[str]:
     """What a node may be called by: the first line of its label, and its name by its place where it has no own."""
@@ -18,7 +20,8 @@ def node_names(place: Any, attributes: dict[str, Any]) -> list[str]:
 
 def is_part(attributes: dict[str, Any]) -> bool:
     """Whether a node computes: it is no data, and no term of a loss."""
-    return attributes.get("kind") not in ("data", "objective", "constraint", "violated", "reg_error", "loss", "more")
+    # The drawing of a difference says before a kind what changed, as in `added_data`.
+    return not str(attributes.get("kind")).endswith(OTHERS)
 
 
 class Choice:
