@@ -112,6 +112,17 @@ def test_the_page_on_check_prints_what_it_says(capsys, tmp_path, monkeypatch):
     assert capsys.readouterr().out == "".join(re.findall(r"```text\n(.*?)```", page, re.DOTALL))
 
 
+def test_the_script_of_the_page_on_scaling_fits(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "scaling.md").read_text(), re.DOTALL)
+    names: dict = {}
+    exec(code, names)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    run = names["main"](accelerator="cpu", devices=1, **quiet)
+    assert run.global_step == 40 and run.callback_metrics["val_loss"] < 0.9
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_lines_that_train_on_the_page_for_neuromancers_users_run(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     page, names = (DOCS / "from-neuromancer.md").read_text(), {}

@@ -154,14 +154,15 @@ def test_two_ranks_report_what_one_does(tmp_path):
     assert first == second
     for name, case in feasibility.CASES.items():
         feasible, metrics, _ = feasibility.validate(**case)
-        report, logged = first[name]
-        (one,), (two,) = feasible.report.as_dict()["constraints"], report["constraints"]
-        assert one.keys() == two.keys() and one["worst_sample"] == two["worst_sample"], name
-        # Batches of another size are multiplied in another order.
-        for key in one.keys() - {"name", "text", "worst_sample", "worst_inputs"}:
-            same = one[key] if one[key] is None else pytest.approx(one[key], rel=0, abs=1e-12)
-            assert two[key] == same, (name, key)
-        assert two["worst_inputs"] == one["worst_inputs"]
+        reports, logged = first[name]
+        for whole, report in zip(feasible.reports, reports, strict=True):
+            (one,), (two,) = whole.as_dict()["constraints"], report["constraints"]
+            assert one.keys() == two.keys() and one["worst_sample"] == two["worst_sample"], name
+            # Batches of another size are multiplied in another order.
+            for key in one.keys() - {"name", "text", "worst_sample", "worst_inputs"}:
+                same = one[key] if one[key] is None else pytest.approx(one[key], rel=0, abs=1e-12)
+                assert two[key] == same, (name, key)
+            assert two["worst_inputs"] == one["worst_inputs"]
         assert logged == pytest.approx(metrics, rel=0, abs=1e-6), name
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
+import pickle
 
 import lightning
 import numpy as np
@@ -87,6 +89,34 @@ def test_training_draws_one_set_of_gates_for_each_W_or_block():
     assert torch.equal(m.eval()(x), m(x))
 
 
+def test_held_gates_are_those_of_the_generator():
+    m = l0([0.0] * 50).train()
+    model = torch.nn.Sequential(m, torch.nn.Tanh(), l0([0.0] * 3))
+
+    def hold(seed: int) -> torch.Tensor:
+        torch.manual_seed(torch.seed())
+        slim.hold_gates_(model, torch.Generator().manual_seed(seed))
+        return m.gates()
+
+    assert torch.equal(hold(1), m.gates()) and torch.equal(m.gates(), hold(1))
+    assert not torch.equal(hold(1), hold(2))
+    generator = torch.Generator().manual_seed(2)
+    uniform = torch.rand(50, generator=generator, dtype=torch.float64)
+    assert torch.equal(m.gates(), m.quantile_concrete(uniform).clamp(0, 1))
+    for other in (copy.deepcopy(m), pickle.loads(pickle.dumps(m))):
+        assert not torch.equal(other.gates(), other.gates())
+    slim.hold_gates_(model, None)
+    assert not torch.equal(m.gates(), m.gates())
+
+
+def test_held_gates_are_the_same_when_a_step_is_recomputed():
+    m, x = l0([0.0] * 20).train(), torch.randn(4, 20).double()
+    m.hold_gates_(torch.Generator().manual_seed(0))
+    wanted = torch.autograd.grad(m(x).square().sum(), m.qz_loga)
+    again = torch.utils.checkpoint.checkpoint(m, x, use_reentrant=False, preserve_rng_state=False)
+    assert torch.equal(*wanted, *torch.autograd.grad(again.square().sum(), m.qz_loga))
+
+
 def test_the_plain_layer_has_the_gates_of_evaluation():
     m = l0([0.0] * 20).train()
     linear = m.to_linear()
@@ -126,6 +156,12 @@ def test_gates_in_training_under_compile_and_vmap():
     x = torch.randn(2, 40)
     compiled = torch.compile(m, fullgraph=True, backend="aot_eager")
     assert not torch.equal(compiled(x), compiled(x))
+    for seed in range(3):
+        m.hold_gates_(torch.Generator().manual_seed(seed))
+        # Numbers that are held are an input of what was compiled, which is not compiled again for others.
+        with torch.compiler.set_stance("default" if seed == 0 else "fail_on_recompile"):
+            assert close(compiled(x), m(x), 1e-6)
+    m.hold_gates_(None)
     state = {name: value.expand(4, *value.shape) for name, value in m.state_dict().items()}
     many = vmap(lambda s: functional_call(m, s, (x,)), randomness="different")(state)
     assert not torch.equal(many[0], many[1])

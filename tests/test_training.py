@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning
 import pytest
@@ -16,9 +17,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader
 
-from slimgraph import DictDataset, Node, PenaltyLoss, Problem, variable
+from slimgraph import DictDataset, Node, PenaltyLoss, Problem, slim, variable
 from slimgraph.errors import DataError, NonFiniteError, OptionError, UnknownOptionError
-from slimgraph.training import BestWeights, FitProgress, LitDataModule, LitProblem, ShardedBatches
+from slimgraph.training import BestWeights, FitProgress, LitDataModule, LitProblem, ShardedBatches, StepGates
 
 RANKS = Path(__file__).parent / "ranks"
 sys.path.insert(0, str(RANKS))
@@ -125,6 +126,25 @@ def test_derivatives_work_in_validation_test_and_prediction(inference: bool):
     for stage, run in (("val", trainer.validate), ("test", trainer.test)):
         assert run(lit, sets, verbose=False)[0][f"{stage}_loss"] == pytest.approx(expected, rel=1e-5)
     assert all(not value.requires_grad for batch in trainer.predict(lit, sets) for value in batch.values())
+
+
+@pytest.mark.parametrize("kind", [list, dict])
+def test_several_loaders_are_logged_apart_and_the_first_is_monitored(kind: type):
+    problem, samples = problems.make(), {"one": problems.data(7, 1), "two": problems.data(11, 2)}
+    loaders = {name: DataLoader(DictDataset(data), batch_size=4) for name, data in samples.items()}
+    loaders = loaders if kind is dict else list(loaders.values())
+    plateau = {"factor": 0.5, "patience": 0, "threshold": 0.9}
+    lit = LitProblem(problem, "SGD", 1e-3, scheduler="ReduceLROnPlateau", scheduler_args=plateau)
+    trainer = problems.trainer(max_epochs=3)
+    trainer.fit(lit, DataLoader(DictDataset(problems.data(8))), loaders)
+    logged = dict(trainer.callback_metrics)
+    for i, data in enumerate(samples.values()):
+        for term in TERMS:
+            name = f"val_{term}" + (f"/dataloader_idx_{i}" if i else "")
+            assert float(logged[name]) == pytest.approx(problem(data)[term].item(), abs=1e-12)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.25e-3)
+    tested = trainer.test(lit, loaders, verbose=False)[-1]
+    assert tested["test_loss/dataloader_idx_1"] == pytest.approx(problem(samples["two"])["loss"].item(), abs=1e-12)
 
 
 # ---- optimisers and schedulers
@@ -270,6 +290,40 @@ def test_a_module_is_projected_after_each_step():
     trainer = problems.trainer(max_epochs=5)
     trainer.fit(LitProblem(problem, "SGD", lr=0.5), LitDataModule({"x": torch.ones(8, 2)}, batch_size=4))
     assert (before < 0).any() and (layer.weight >= 0).all() and (layer.weight == 0).any()
+
+
+def test_the_gates_of_a_step_go_by_seed_epoch_and_batch_alone(tmp_path):
+    """Whatever was drawn elsewhere, and in a resumed fit; after a fit, or an error in it, they are drawn anew."""
+    options: dict = {"net": "gates", "steps": 7, "epochs": -1, "n": 12, "batch": 4}
+    whole = problems.state(*problems.fit(**options, save=tmp_path, every={"every_n_train_steps": 4}))
+    (path,) = tmp_path.glob("*step=4.ckpt")
+    lit, run = problems.fit(**options, resume=path)
+    assert_same(whole, problems.state(lit, run))
+    gates = next(m for m in lit.modules() if isinstance(m, slim.L0Linear))
+
+    def drawn(callback: StepGates, epoch: int, batch: int) -> torch.Tensor:
+        torch.manual_seed(torch.seed())
+        callback.on_train_batch_start(SimpleNamespace(current_epoch=epoch), lit, {}, batch)
+        return gates.gates()
+
+    assert torch.equal(drawn(StepGates(), 1, 2), drawn(StepGates(), 1, 2))
+    others = [drawn(StepGates(seed), *at) for seed, *at in [(0, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 0)]]
+    assert len({tuple(one.tolist()) for one in others}) == 4
+    for end in (lambda: StepGates().on_train_end(run, lit), lambda: StepGates().on_exception(run, lit, OSError())):
+        drawn(StepGates(), 0, 0)
+        end()
+        assert not torch.equal(gates.gates(), gates.gates())
+
+
+def test_a_fit_brings_the_gates_of_its_steps_along_where_there_are_gates():
+    for net, given, seeds in (("orthogonal", [], []), ("gates", [], [0]), ("gates", [StepGates(3)], [3])):
+        run = problems.trainer(max_steps=1, callbacks=given)
+        lit = LitProblem(problems.make(net=net))
+        for _ in range(2):
+            run.fit(lit, LitDataModule(problems.data(4)))
+        assert [callback.seed for callback in run.callbacks if isinstance(callback, StepGates)] == seeds
+        gates = [m.gates() for m in lit.modules() for _ in range(2) if isinstance(m, slim.L0Linear)]
+        assert not gates or not torch.equal(*gates)
 
 
 @pytest.mark.parametrize(("value", "shown"), [(-1.0, "nan"), (0.0, "-inf")])
@@ -526,16 +580,27 @@ def test_a_data_module_prints_what_it_holds():
     assert str(LitDataModule(problems.data(16))) == "LitDataModule(train 16; batch_size 32, seed 0)"
 
 
+def test_a_compiled_problem_is_fitted_to_the_same_numbers():
+    eager, compiled = (problems.state(*problems.fit(n=20, batch=10, compiled=c)) for c in (False, True))
+    assert_same(eager, compiled, 1e-12)
+
+
 # ---- many devices
 
 
 def test_two_ranks_equal_one(tmp_path):
-    """Parameters, multipliers, metrics; with uneven counts and ranks without samples; resumed in mid-epoch."""
+    """Parameters, multipliers, metrics; with uneven counts and ranks without samples; resumed in mid-epoch.
+
+    Nor do the ranks talk more in a step than those of a plain LightningModule.
+    """
     run_python(str(RANKS / "fit.py"), "ddp", str(tmp_path))
     first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     for name, case in problems.CASES.items():
-        assert_same(problems.state(*problems.fit(**case)), first[name], 1e-12)
+        assert_same(problems.state(*problems.fit(**{**case, "compiled": False})), first[name], 1e-12)
         assert_same(first[name], second[name])
+    for name in problems.COUNTED:
+        ours, bare = first[f"collectives {name}"]
+        assert ours == bare and len(ours) == 6 and all(step["c10d::allreduce_"] == 1 for step in ours), name
     assert_same(problems.state(*problems.twin_house()), first["twin house"], 1e-9)
     assert_same(first["whole"], first["resumed"])
     assert_same(second["whole"], second["resumed"])
@@ -545,7 +610,7 @@ def test_two_ranks_equal_one(tmp_path):
 def test_spawned_ranks_equal_one(tmp_path):
     run_python(str(RANKS / "fit.py"), "ddp_spawn", str(tmp_path))
     spawned = torch.load(tmp_path / "spawn.pt", weights_only=True)
-    assert_same(problems.state(*problems.fit(**problems.CASES["one left over"])), spawned, 1e-12)
+    assert_same(problems.state(*problems.fit(**problems.CASES["gates"])), spawned, 1e-12)
 
 
 # ---- what a second review found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from slimgraph.training.callbacks import BestWeights, FeasibilityCallback
 from slimgraph.training.data import LitDataModule, ShardedBatches, ShardedLoader
+from slimgraph.training.gates import StepGates
 from slimgraph.training.problem import LitProblem
 from slimgraph.training.progress import FitProgress
 
@@ -19,4 +20,5 @@ __all__ = [
     "LitProblem",
     "ShardedBatches",
     "ShardedLoader",
+    "StepGates",
 ]

@@ -11,6 +11,7 @@ from torch import Tensor
 from slimgraph.errors import OptionError, StrictOptions, did_you_mean
 from slimgraph.report import TOLERANCE, Report, Tally
 from slimgraph.training.problem import LitProblem, prefix_of
+from slimgraph.training.state import loader_suffix
 
 
 class BestWeights(lightning.Callback, metaclass=StrictOptions):
@@ -89,7 +90,8 @@ class FeasibilityCallback(lightning.Callback, metaclass=StrictOptions):
     Logged are `val/<constraint>/max`, `mean`, `p95` (violations in the units of its two sides), `satisfied`, `active`
     (shares of samples) and, with an augmented Lagrangian, `multiplier`; a test logs them under `test/`. `report` is the
     whole Report of the last validation or test, with the worst samples and their inputs: `print(callback.report)` is a
-    table, `callback.report.as_json()` JSON. It is the same on every device and for any number of them.
+    table, `callback.report.as_json()` JSON. It is the same on every device and for any number of them. Of several
+    loaders `report` is the first one's, `reports` holds all, and `val/<constraint>/max/dataloader_idx_1` is logged too.
 
     Raises OptionError for a problem without constraints.
 
@@ -110,8 +112,12 @@ class FeasibilityCallback(lightning.Callback, metaclass=StrictOptions):
         if not tolerance >= 0:
             raise OptionError(f"FeasibilityCallback needs tolerance >= 0, got {tolerance}")
         self.tolerance = tolerance
-        self.report: Report | None = None
-        self._tally: Tally | None = None
+        self.reports: list[Report] = []
+        self._tallies: dict[int, Tally] = {}
+
+    @property
+    def report(self) -> Report | None:
+        return self.reports[0] if self.reports else None
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         loss = getattr(getattr(pl_module, "problem", None), "loss", None)
@@ -121,34 +127,38 @@ class FeasibilityCallback(lightning.Callback, metaclass=StrictOptions):
                 f" {type(pl_module).__name__} with {loss!r}"
             )
 
-    def _start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        self._tally = Tally(pl_module.problem.loss, trainer.global_rank, trainer.world_size)
-
     def _add(self, loaders: Any, pl_module: Any, output: Any, batch: Any, batch_idx: int, loader_idx: int) -> None:
-        if self._tally is not None:
-            counted, _ = pl_module.share(loaders, batch, batch_idx, loader_idx)
-            inputs = {key: batch[key] for key in pl_module.problem.input_keys if key in batch}
-            self._tally.add(output, inputs, counted, prefix_of(batch))
+        trainer, problem = pl_module.trainer, pl_module.problem
+        if loader_idx not in self._tallies:
+            self._tallies[loader_idx] = Tally(problem.loss, trainer.global_rank, trainer.world_size)
+        counted, _ = pl_module.share(loaders, batch, batch_idx, loader_idx)
+        inputs = {key: batch[key] for key in problem.input_keys if key in batch}
+        self._tallies[loader_idx].add(output, inputs, counted, prefix_of(batch))
 
     def _end(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
-        tally, self._tally = self._tally, None
-        if tally is None:
-            return
-        parts: list[Any] = [tally.part()]
+        tallies, self._tallies = self._tallies, {}
+        mine = {place: tally.part() for place, tally in tallies.items()}
+        ranks: list[Any] = [mine]
         if trainer.world_size > 1:
-            parts = [None] * trainer.world_size
-            torch.distributed.all_gather_object(parts, tally.part())
-        self.report = tally.report(pl_module.problem.reg_errors(), self.tolerance, parts)
+            ranks = [None] * trainer.world_size
+            torch.distributed.all_gather_object(ranks, mine)
+        reg_errors = pl_module.problem.reg_errors()
+        self.reports = [
+            tally.report(reg_errors, self.tolerance, [parts[place] for parts in ranks])
+            for place, tally in tallies.items()
+        ]
         metrics = {
-            f"{stage}/{constraint.name}/{what}": value
-            for constraint in self.report.constraints
+            f"{stage}/{constraint.name}/{what}{loader_suffix(place)}": value
+            for place, report in zip(tallies, self.reports, strict=True)
+            for constraint in report.constraints
             for what, value in constraint.metrics().items()
         }
         # Every rank has merged the same parts, so nothing is left to reduce.
-        pl_module.log_dict(metrics, on_step=False, on_epoch=True, batch_size=1, sync_dist=True, rank_zero_only=True)
+        options: Any = {"on_epoch": True, "on_step": False, "batch_size": 1, "sync_dist": True, "rank_zero_only": True}
+        pl_module.log_dict(metrics, add_dataloader_idx=False, **options)
 
     def on_validation_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self._start(trainer, pl_module)
+        self._tallies = {}
 
     def on_validation_batch_end(
         self,
@@ -165,7 +175,7 @@ class FeasibilityCallback(lightning.Callback, metaclass=StrictOptions):
         self._end(trainer, pl_module, "val")
 
     def on_test_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self._start(trainer, pl_module)
+        self._tallies = {}
 
     def on_test_batch_end(
         self,

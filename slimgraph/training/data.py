@@ -115,6 +115,27 @@ class ShardedLoader:
         self._resume = dict(state)
 
 
+def share(
+    loaders: Any, batch: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0, world: int = 1
+) -> tuple[int, int]:
+    """How many samples of this batch this rank counts, and all `world` ranks together.
+
+    `loaders` is what the Trainer holds: a loader, or a list or dict of several. Of any but a ShardedLoader the other
+    ranks are taken to have as many samples as this one.
+
+    >>> share(None, {"x": torch.zeros(3, 2)}, 0, world=2)
+    (3, 6)
+    """
+    if isinstance(loaders, Mapping):
+        loaders = list(loaders.values())
+    loader = loaders[dataloader_idx] if isinstance(loaders, (list, tuple)) else loaders
+    if isinstance(loader, ShardedLoader):
+        return loader.share(batch_idx)
+    values = batch.values() if isinstance(batch, Mapping) else ()
+    counted = next((len(v) for v in values if isinstance(v, Tensor) and v.ndim), 1)
+    return counted, counted * world
+
+
 class LitDataModule(lightning.LightningDataModule, metaclass=StrictOptions):
     """The data of a fit, for a stock `lightning.Trainer`: each of train, val, test, predict a dict or a DictDataset.
 

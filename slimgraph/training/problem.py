@@ -14,8 +14,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from slimgraph.data import DictDataset
 from slimgraph.errors import NonFiniteError, OptionError, StrictOptions
 from slimgraph.slim import project_
-from slimgraph.training.data import ShardedLoader
+from slimgraph.training.data import share
 from slimgraph.training.epoch_rows import EpochRows
+from slimgraph.training.gates import StepGates
 from slimgraph.training.named import (
     make_optimizer,
     make_problem,
@@ -25,7 +26,7 @@ from slimgraph.training.named import (
     primitives,
     scheduler_factory,
 )
-from slimgraph.training.state import Means, random_state, set_random_state
+from slimgraph.training.state import Means, loader_suffix, named_means, random_state, set_random_state
 
 AGGREGATES = ("loss", "objective_loss", "penalty_loss", "reg_loss")
 FORMAT = 1
@@ -41,7 +42,9 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
     `scheduler_interval` ("epoch" or "step"); ReduceLROnPlateau looks at `scheduler_monitor`.
 
     Logged once per epoch are `train_loss`, `val_loss` (and `dev_loss`, its old name), `test_loss` and every term of
-    the problem with these prefixes: means over all samples of all devices. An augmented Lagrangian is updated every
+    the problem with these prefixes: means over all samples of all devices. Of several validation loaders each has its
+    own means, the first under these names, the second as `val_loss/dataloader_idx_1`, as Lightning counts; what
+    monitors `val_loss` looks at the first. An augmented Lagrangian is updated every
     `inner_loop` epochs with every sample of every device; a module with a `project_()` is projected after each step.
 
     With the batches of LitDataModule each device's loss is weighted by its share of the samples, so that the mean
@@ -95,11 +98,15 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
             optimizer_factory(optimizer, self.optimizer_args)
         if scheduler is not None and not isinstance(scheduler, LRScheduler):
             scheduler_factory(scheduler, self.scheduler_args)
-        self._means = {stage: Means() for stage in ("train", "val", "test")}
+        self._means = {"train": Means()}
         self._epoch_rows = EpochRows()
         self._resume: dict[str, Any] | None = None
 
     # ------------------------------------------------------------------ what Lightning asks for
+
+    def configure_callbacks(self) -> list[lightning.Callback]:
+        trainer: Any = self.trainer
+        return [StepGates()] if StepGates.needed(self.problem, trainer.callbacks) else []
 
     def configure_optimizers(self) -> Any:
         if self.optimizer is None:
@@ -191,13 +198,13 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
         self._epoch_rows = EpochRows()
 
     def on_validation_epoch_start(self) -> None:
-        self._means["val"] = Means()
+        # What an evaluation that was interrupted has left goes too.
+        self._means = {"train": self._means["train"]}
+
+    on_test_epoch_start = on_validation_epoch_start
 
     def on_validation_epoch_end(self) -> None:
         self._log("val")
-
-    def on_test_epoch_start(self) -> None:
-        self._means["test"] = Means()
 
     def on_test_epoch_end(self) -> None:
         self._log("test")
@@ -257,37 +264,25 @@ class LitProblem(lightning.LightningModule, metaclass=StrictOptions):
 
     def share(self, loaders: Any, batch: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> tuple[int, int]:
         """How many samples of this batch this rank counts, and all ranks together."""
-        loader = loaders[dataloader_idx] if isinstance(loaders, (list, tuple)) else loaders
-        if isinstance(loader, ShardedLoader):
-            return loader.share(batch_idx)
-        values = batch.values() if isinstance(batch, Mapping) else ()
-        counted = next((len(v) for v in values if isinstance(v, Tensor) and v.ndim), 1)
-        return counted, counted * self._world
+        return share(loaders, batch, batch_idx, dataloader_idx, self._world)
 
     def _evaluate(
         self, stage: str, loaders: Any, batch: dict[str, Any], batch_idx: int, dataloader_idx: int
     ) -> dict[str, Any]:
         counted, _ = self.share(loaders, batch, batch_idx, dataloader_idx)
         output = self.problem(batch)
-        self._means[stage].add(self._values(output, prefix_of(batch)), counted)
+        means = self._means.setdefault(stage + loader_suffix(dataloader_idx), Means())
+        means.add(self._values(output, prefix_of(batch)), counted)
         # For callbacks, which need not run the problem again.
         return output
 
     def _log(self, stage: str) -> None:
-        means = self._means[stage]
-        if means.sums is None:
-            return
-        totals = means.totals()
-        if self._world > 1:
-            totals = self.trainer.strategy.reduce(totals, reduce_op="sum")
-        *sums, count = totals
-        named = {f"{stage}_{term}": total / count for term, total in zip(self._terms, sums, strict=True)}
-        if stage == "val":
-            named["dev_loss"] = named["val_loss"]
+        named = named_means(self._means, stage, self._terms, self.trainer.strategy.reduce if self._world > 1 else None)
         # Every rank logs the same numbers already: with rank_zero_only Lightning does not reduce each of them again.
         options: Any = {"on_epoch": True, "on_step": False, "batch_size": 1, "sync_dist": True, "rank_zero_only": True}
-        self.log(f"{stage}_loss", named.pop(f"{stage}_loss"), prog_bar=True, **options)
-        self.log_dict(named, **options)
+        options["add_dataloader_idx"] = False
+        for name, mean in named.items():
+            self.log(name, mean, prog_bar=name == f"{stage}_loss", **options)
 
     def _refuse(self, values: Tensor, batch_idx: int) -> None:
         wrong = {t: float(v) for t, v in zip(self._terms, values, strict=True) if not torch.isfinite(v)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,42 @@ class Means:
         means.count = state["count"]
         means.sums = None if state["sums"] is None else torch.tensor(state["sums"], dtype=torch.float64)
         return means
+
+
+def loader_suffix(dataloader_idx: int) -> str:
+    """What Lightning puts behind the name of a metric of this loader; the first of several keeps the plain name.
+
+    >>> loader_suffix(0), loader_suffix(2)
+    ('', '/dataloader_idx_2')
+    """
+    return f"/dataloader_idx_{dataloader_idx}" if dataloader_idx else ""
+
+
+def named_means(
+    means: Mapping[str, Means], stage: str, terms: list[str], reduce: Callable[..., Any] | None
+) -> dict[str, Tensor]:
+    """The means of a stage by the names of the log; `means` goes by stage and `loader_suffix`.
+
+    `reduce(tensor, reduce_op="sum")` adds up over all ranks, once for all loaders; None is for one rank.
+
+    >>> means = {"val": Means(), "val/dataloader_idx_1": Means()}
+    >>> means["val"].add(torch.tensor([1.0]), 2)
+    >>> means["val/dataloader_idx_1"].add(torch.tensor([3.0]), 1)
+    >>> {name: mean.item() for name, mean in named_means(means, "val", ["loss"], None).items()}
+    {'val_loss': 1.0, 'dev_loss': 1.0, 'val_loss/dataloader_idx_1': 3.0, 'dev_loss/dataloader_idx_1': 3.0}
+    """
+    held = {key: kept for key, kept in means.items() if key.partition("/")[0] == stage and kept.sums is not None}
+    if not held:
+        return {}
+    totals = torch.stack([kept.totals() for kept in held.values()])
+    totals = totals if reduce is None else reduce(totals, reduce_op="sum")
+    named = {}
+    for key, (*sums, count) in zip(held, totals, strict=True):
+        suffix = key.removeprefix(stage)
+        named |= {f"{stage}_{term}{suffix}": total / count for term, total in zip(terms, sums, strict=True)}
+        if stage == "val":
+            named["dev_loss" + suffix] = named["val_loss" + suffix]
+    return named
 
 
 def _widest(device: torch.device) -> torch.dtype:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import collectives
 import problems
 import torch
 
@@ -18,7 +19,7 @@ def main(strategy: str, folder: Path) -> None:
     torch.set_num_threads(1)
     if strategy == "ddp_spawn":
         # What the ranks did comes back to this process, their parent.
-        case = problems.CASES["one left over"]
+        case = problems.CASES["gates"]
         torch.save(problems.state(*problems.fit(**case, devices=2, strategy=strategy)), folder / "spawn.pt")
         return
     results = {}
@@ -32,6 +33,8 @@ def main(strategy: str, folder: Path) -> None:
     path = next((folder / "saved").glob("*step=6.ckpt"))
     results["resumed"] = problems.state(*problems.fit(**options, steps=14, resume=path))
     results["twin house"] = problems.state(*problems.twin_house(devices=2, strategy=strategy))
+    for name, case in problems.COUNTED.items():
+        results[f"collectives {name}"] = [collectives.counted(case, strategy, bare) for bare in (False, True)]
     # Predictions of five samples in batches of two per rank: 2 + 2, then one sample for one of the ranks.
     predicted = run.predict(lit, LitDataModule(predict=problems.data(5), batch_size=2))
     results["predicted"] = {"y": torch.cat([batch["y"] for batch in predicted])}

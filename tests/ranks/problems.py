@@ -23,8 +23,17 @@ CASES: dict[str, dict[str, Any]] = {
     "one left over": {"n": 41, "batch": 20},
     "fewer than a batch": {"n": 7, "batch": 20},
     "barrier": {"n": 39, "batch": 10, "loss": "barrier"},
-    "augmented": {"n": 23, "batch": 8, "loss": "augmented", "steps": 13},
-    "per sample": {"n": 23, "batch": 8, "loss": "augmented", "per_sample": True, "steps": 13},
+    "augmented": {"n": 23, "batch": 8, "loss": "augmented"},
+    "per sample": {"n": 23, "batch": 8, "loss": "augmented", "per_sample": True},
+    "recurrence": {"n": 23, "batch": 8, "net": "recurrence"},
+    "gates": {"n": 23, "batch": 8, "net": "gates", "loss": "augmented"},
+    "compiled": {"n": 20, "batch": 10, "val": False, "compiled": True},
+}
+
+# name -> what make() is called with where the collectives of each step are counted.
+COUNTED: dict[str, dict[str, Any]] = {
+    "penalty": {},
+    "augmented, gates": {"loss": "augmented", "net": "gates"},
 }
 
 
@@ -34,11 +43,31 @@ def data(n: int, seed: int = 0) -> dict[str, torch.Tensor]:
     return {"x": x, "t": x.sum(-1, keepdim=True).sin(), "index": torch.arange(n)}
 
 
-def make(loss: str = "penalty", dropout: float = 0.0, n: int = 0, per_sample: bool = False) -> Problem:
-    """A net on an orthogonal map, fitted to t, with y <= -0.3, which the data break."""
+class Recurrence(nn.Module):
+    """An RNN on an orthogonal map that reads the entries of x one by one, three times; its end may pass gates twice."""
+
+    def __init__(self, gated: bool):
+        super().__init__()
+        self.rnn = slim.RNN(1, 4, cell_args={"hidden_map": "orthogonal"})
+        gates = slim.L0Linear(4, 4, lamda=0.01, weight_decay=0.1)
+        self.head = nn.Sequential(gates, nn.Tanh(), gates, nn.Linear(4, 1)) if gated else nn.Linear(4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.rnn(x.repeat(1, 3).T.unsqueeze(-1))[0][-1])
+
+
+def make_net(net: str, dropout: float) -> nn.Module:
     torch.manual_seed(0)
+    if net != "orthogonal":
+        return Recurrence(gated=net == "gates")
     body = slim.maps["orthogonal"](2, 2)
-    net = nn.Sequential(body, nn.Linear(2, 6), nn.Tanh(), nn.Dropout(dropout), nn.Linear(6, 1))
+    return nn.Sequential(body, nn.Linear(2, 6), nn.Tanh(), nn.Dropout(dropout), nn.Linear(6, 1))
+
+
+def make(
+    loss: str = "penalty", dropout: float = 0.0, n: int = 0, per_sample: bool = False, net: str = "orthogonal"
+) -> Problem:
+    """A net on an orthogonal map, or another one, fitted to t, with y <= -0.3, which the data break."""
     y, t = variable("y"), variable("t")
     options: dict[str, Any] = {}
     if loss == "augmented":
@@ -47,7 +76,7 @@ def make(loss: str = "penalty", dropout: float = 0.0, n: int = 0, per_sample: bo
     ceiling = y <= -0.3
     ceiling.name = "ceiling"
     terms = LOSSES[loss]([((y - t) ** 2).minimize(name="fit")], [ceiling], **options)
-    return Problem([Node(net, ["x"], ["y"], name="net")], terms).double()
+    return Problem([Node(make_net(net, dropout), ["x"], ["y"], name="net")], terms).double()
 
 
 def derived() -> Problem:
@@ -90,7 +119,7 @@ def fit(
     batch: int = 5,
     devices: int = 1,
     strategy: str = "auto",
-    steps: int = 5,
+    steps: int = 20,
     epochs: int = -1,
     resume: Path | str | None = None,
     save: Path | str | None = None,
@@ -98,11 +127,15 @@ def fit(
     val: bool = True,
     optimizer: str = "SGD",
     workers: int = 0,
+    compiled: bool = False,
     **options: Any,
 ) -> tuple[LitProblem, lightning.Trainer]:
     """One fit of make(**options); `batch` is divided among the devices, checkpoints are put into the folder `save`."""
     per_sample = options.get("per_sample", False)
     problem = make(**options, **({"n": n} if per_sample else {}))
+    if compiled:
+        # Gradients by way of AOTAutograd as with inductor, whose C++ would take a quarter of a minute.
+        problem.compile(backend="aot_eager")
     lit = LitProblem(problem, optimizer, 0.05, scheduler="StepLR", scheduler_args={"step_size": 2, "gamma": 0.5})
     sets = LitDataModule(data(n), data(7, seed=1) if val else None, batch_size=batch // devices, num_workers=workers)
     extra: dict[str, Any] = {}
@@ -110,8 +143,8 @@ def fit(
         keep = ModelCheckpoint(save, filename="{epoch}-{step}", save_top_k=-1, **(every or {}))
         extra = {"enable_checkpointing": True, "callbacks": [keep]}
     run = trainer(max_steps=steps, max_epochs=epochs, devices=devices, strategy=strategy, **extra)
-    # A resumed process starts with other random numbers than the one that it goes on from.
-    torch.manual_seed(1 if resume is None else 2)
+    # A resumed process starts with other random numbers than the one that it goes on from, a rank with its own.
+    torch.manual_seed((1 if resume is None else 2) + 10 * run.global_rank)
     run.fit(lit, sets, ckpt_path=resume)
     return lit, run
 

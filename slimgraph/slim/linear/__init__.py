@@ -19,7 +19,7 @@ from slimgraph.slim.linear.dense import IdentityInitLinear, IdentityLinear, Line
 from slimgraph.slim.linear.eigenvalues import GershgorinLinear, SchurDecompositionLinear
 from slimgraph.slim.linear.factored import LowRankLinear, TrivialNullSpaceLinear
 from slimgraph.slim.linear.householder import Hprod
-from slimgraph.slim.linear.l0 import L0Linear
+from slimgraph.slim.linear.l0 import L0Linear, hold_gates_
 from slimgraph.slim.linear.lasso import LassoLinear, LassoLinearRELU, project_
 from slimgraph.slim.linear.monarch import MonarchLinear
 from slimgraph.slim.linear.norms import BoundedNormLinear, PowerBoundLinear
@@ -83,6 +83,7 @@ __all__ = [
     "TrivialNullSpaceLinear",
     "even_maps",
     "get_map",
+    "hold_gates_",
     "maps",
     "materialized",
     "project_",

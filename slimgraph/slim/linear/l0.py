@@ -1,8 +1,9 @@
-"""A map whose inputs are switched off one by one: `L0Linear`."""
+"""A map whose inputs are switched off one by one: `L0Linear`; `hold_gates_` of all maps of a model."""
 
 from __future__ import annotations
 
 import math
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,8 @@ class L0Linear(LinearBase):
 
     weight: `(insize, outsize)`. `qz_loga` `(insize,)` are the log-odds of the gates, started at those of probability
     1 - droprate_init to be open; 0 < droprate_init < 1, temperature > 0. Training draws the gates once for each
-    `effective_W()` or `materialized` block, evaluation takes their deterministic values. `reg_error` is lamda times
+    `effective_W()` or `materialized` block, a LitProblem once a step, the same on all devices (`hold_gates_`);
+    evaluation takes their deterministic values. `reg_error` is lamda times
     the expected number of weights behind gates that are not 0, plus weight_decay/2 times their squares and those of
     the bias; the reference gives it a negative sign. `from_dense` is exact in evaluation, with all gates open; in
     training 1 gate in 1000 is drawn below 1.
@@ -54,14 +56,16 @@ class L0Linear(LinearBase):
         start = math.log(1 - self.droprate_init) - math.log(self.droprate_init)
         # Gates that start alike to the last digit would all be shut by the same step.
         self.qz_loga = nn.Parameter(start + 0.01 * torch.randn(insize))
+        self._held: Tensor | None = None
 
     def effective_W(self) -> Tensor:
         return self.gates().unsqueeze(1) * self.weight
 
     def gates(self) -> Tensor:
-        """z, `(insize,)`: drawn anew in training, the deterministic values in evaluation."""
+        """z, `(insize,)`: drawn anew in training, or those that are held; the deterministic values in evaluation."""
         if self.training:
-            return self.quantile_concrete(self.get_eps(self.in_features)).clamp(0, 1)
+            eps = self.get_eps(self.in_features) if self._held is None else self._held
+            return self.quantile_concrete(eps).clamp(0, 1)
         return (LOW + (HIGH - LOW) * torch.sigmoid(self.qz_loga)).clamp(0, 1)
 
     def cdf_qz(self, x: float | Tensor) -> Tensor:
@@ -76,8 +80,26 @@ class L0Linear(LinearBase):
 
     def get_eps(self, size: int | tuple[int, ...]) -> Tensor:
         """Uniform random numbers of shape `size`, away from 0 and 1 by one rounding error."""
-        edge = torch.finfo(self.qz_loga.dtype).eps
-        return torch.rand(size, dtype=self.qz_loga.dtype, device=self.qz_loga.device).clamp(edge, 1 - edge)
+        return self._inside(torch.rand(size, dtype=self.qz_loga.dtype, device=self.qz_loga.device))
+
+    def hold_gates_(self, generator: torch.Generator | None) -> None:
+        """Training takes, from now on, the gates that the CPU's `generator` gives; with None it draws them anew again.
+
+        The gates still follow `qz_loga`: what is held are the uniform numbers that they are made of, which a copy or a
+        pickle does not take along.
+        """
+        self._held = None
+        if generator is not None:
+            # From the CPU, so that a seed means the same gates on every device.
+            drawn = torch.rand(self.in_features, dtype=self.qz_loga.dtype, generator=generator)
+            self._held = self._inside(drawn).to(self.qz_loga.device, non_blocking=True)
+
+    def _inside(self, uniform: Tensor) -> Tensor:
+        edge = torch.finfo(uniform.dtype).eps
+        return uniform.clamp(edge, 1 - edge)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_held": None}
 
     def reg_error(self) -> Tensor:
         # 1 - cdf_qz(0) without the cancellation.
@@ -104,3 +126,21 @@ class L0Linear(LinearBase):
             f"{super().extra_repr()}, weight_decay={self.weight_decay}, droprate_init={self.droprate_init},"
             f" temperature={self.temperature:.4g}, lamda={self.lamda}"
         )
+
+
+def hold_gates_(module: nn.Module, generator: torch.Generator | None) -> None:
+    """Calls `hold_gates_(generator)` of every module at or below `module` that has one.
+
+    Called before each step with a generator of the same seed everywhere, every device draws the same gates, however
+    often the step uses or recomputes a map. `LitProblem` does so; a loop of your own calls it, with None at the end.
+
+    >>> model = nn.Sequential(L0Linear(20, 2), nn.Tanh())
+    >>> hold_gates_(model, torch.Generator().manual_seed(3))
+    >>> bool(model[0].gates().equal(model[0].gates()))
+    True
+    >>> hold_gates_(model, None)
+    """
+    for part in module.modules():
+        # A module is slow to say that it lacks an attribute; its class is not.
+        if callable(getattr(type(part), "hold_gates_", None)):
+            cast(Any, part).hold_gates_(generator)
