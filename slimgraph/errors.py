@@ -109,7 +109,9 @@ class NonFiniteError(SlimgraphError, ArithmeticError):
 
 
 class DrawingError(SlimgraphError, RuntimeError):
-    """A picture cannot be made on this machine."""
+    """A picture cannot be made on this machine; `dot` is the text that Graphviz was to draw, if there is one."""
+
+    dot: str | None = None
 
 
 class Advice(UserWarning):

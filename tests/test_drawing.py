@@ -30,7 +30,23 @@ CONTRACT_KINDS = (
 )
 HOSTILE = (
     *("node", "edge", "graph", "digraph", "subgraph", "strict", "cluster_0", "end", "a:b", "a:b:n", 'x"y', '"quoted"'),
-    *("<b>", "<<b>x</b>>", "{a|b}", "a -> b", "// c", "# c", "a;b", "&lt;", "&amp;", "%3", "%", "%%", "1.0", "None"),
+    *(
+        "<b>",
+        "<<b>x</b>>",
+        "{a|b}",
+        "a -> b",
+        "// c",
+        "# c",
+        "a;b",
+        "&lt;",
+        "&amp;",
+        "a&b;c",
+        "%3",
+        "%",
+        "%%",
+        "1.0",
+        "None",
+    ),
     *(
         "a\\b",
         "end\\",
@@ -92,7 +108,9 @@ def name_of(dot_id: str) -> str:
     """The name that `quoted_id` wrote."""
     escapes = re.compile(r"\\(x..|u....|U.{8}|.)", re.DOTALL)
     letters = {"n": "\n", "t": "\t", "r": "\r"}
-    return escapes.sub(lambda m: chr(int(m[1][1:], 16)) if len(m[1]) > 1 else letters.get(m[1], m[1]), dot_id)
+    return escapes.sub(
+        lambda m: chr(int(m[1][1:], 16)) if len(m[1]) > 1 else letters.get(m[1], m[1]), dot_id.replace("&amp;", "&")
+    )
 
 
 def read_back(x, output: str = "json") -> dict:

@@ -7,31 +7,36 @@ from typing import Any
 import pydot
 
 from slimgraph.drawing import style
-from slimgraph.drawing.form import Arrow, Box, read_form
+from slimgraph.drawing.form import Arrow, Box, Shape, read_form
 
 
 def quoted_id(name: str) -> str:
-    r"""`name` as a quoted DOT id, with the escapes of a label (`\n`, `\\`); two names never share one.
+    r"""`name` as a quoted DOT id, with the escapes of a label (`\n`, `\\`, `&amp;`); two names never share one.
 
     Source: the DOT language, https://graphviz.org/doc/info/lang.html
 
-    >>> print(quoted_id('a:b'), quoted_id('x"y'), quoted_id('back\\slash'), quoted_id('%1'))
-    "a:b" "x\"y" "back\\slash" "\%1"
+    >>> print(quoted_id('a:b'), quoted_id('x"y'), quoted_id('back\\slash'), quoted_id('%1'), quoted_id('a&b;'))
+    "a:b" "x\"y" "back\\slash" "\%1" "a&amp;b;"
     """
-    text = name.replace("\\", "\\\\").replace('"', '\\"')
+    # Graphviz copies what looks like an entity into its SVG, which knows only five of them.
+    text = name.replace("&", "&amp;").replace("\\", "\\\\").replace('"', '\\"')
     # Graphviz gives ids that begin with % a number of its own.
     text = f"\\{text}" if text.startswith("%") else text
     return f'"{_printable(text)}"'
 
 
-def quoted_label(text: str) -> str:
-    r"""`text` as a quoted DOT label that shows exactly `text`.
+def quoted_label(text: str, end: str = "\\n") -> str:
+    r"""`text` as a quoted DOT label that shows exactly `text`; lines that end in `\l` stand to the left.
 
     >>> print(quoted_label('a < "b"\n&lt;'))
     "a < \"b\"\n&amp;lt;"
     """
     lines = (_printable(line).replace("\\", "\\\\") for line in text.split("\n"))
-    return '"' + "\\n".join(lines).replace("&", "&amp;").replace('"', '\\"') + '"'
+    joined = end.join(lines)
+    if end == "\\l" and end in joined:
+        # A single line stands where its box says. Graphviz makes a box as wide as the text without the space beside it.
+        joined = joined.replace(end, f"  {end}") + f"  {end}"
+    return '"' + joined.replace("&", "&amp;").replace('"', '\\"') + '"'
 
 
 def _printable(text: str) -> str:
@@ -41,8 +46,10 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def graph(x: Any) -> pydot.Dot:
+def graph(x: Any, **options: Any) -> pydot.Dot:
     """The diagram of `x` as a `pydot.Dot`, for users who want to change it; ids are `quoted_id(name)`.
+
+    `options` are those of `draw`.
 
     >>> import networkx as nx
     >>> g = nx.MultiDiGraph()
@@ -50,7 +57,7 @@ def graph(x: Any) -> pydot.Dot:
     >>> graph(g).get_node('"policy"')[0].get_label()
     '"policy"'
     """
-    whole, arrows = read_form(x)
+    whole, arrows = read_form(x, **options)
     dot = pydot.Dot("slimgraph", graph_type="digraph", **_values(style.GRAPH))
     dot.set_node_defaults(**_values(style.NODE))
     dot.set_edge_defaults(**_values(style.EDGE))
@@ -59,12 +66,14 @@ def graph(x: Any) -> pydot.Dot:
             dot.set(name, value)
     for arrow in arrows:
         dot.add_edge(_edge(arrow))
+    for before, after in whole.order:
+        dot.add_edge(pydot.Edge(quoted_id(before.name), quoted_id(after.name), style='"invis"'))
     return dot
 
 
-def to_dot(x: Any) -> str:
-    """The diagram of `x` as DOT text; the same graph gives the same bytes."""
-    return graph(x).to_string(indent=2)
+def to_dot(x: Any, **options: Any) -> str:
+    """The diagram of `x` as DOT text, with the options of `draw`; the same graph gives the same bytes."""
+    return graph(x, **options).to_string(indent=2)
 
 
 def _values(attributes: dict[str, str]) -> dict[str, Any]:
@@ -78,7 +87,7 @@ def _add_contents(parent: pydot.Graph, box: Box, drawn: int) -> int:
             pydot.Node(
                 quoted_id(shape.name),
                 label=quoted_label(style.wrapped(shape.label)),
-                tooltip=quoted_label(f"{shape.kind} {shape.label}".strip()),
+                tooltip=quoted_label(_tooltip(shape)),
                 **_values(style.KINDS.get(shape.kind, {})),
             )
         )
@@ -88,13 +97,21 @@ def _add_contents(parent: pydot.Graph, box: Box, drawn: int) -> int:
         # The whole path is in the id: boxes of one title inside different boxes stay apart.
         cluster = pydot.Subgraph(
             quoted_id(f"cluster {inner.path}"),
-            label=quoted_label(style.wrapped(inner.path[-1], width=60)),
+            label=quoted_label(style.wrapped(inner.label, width=60), "\\l"),
+            tooltip=quoted_label(inner.label),
             fillcolor=f'"{fill}"',
             **_values(style.BOX),
         )
         drawn = _add_contents(cluster, inner, drawn)
         parent.add_subgraph(cluster)
     return drawn
+
+
+def _tooltip(shape: Shape) -> str:
+    """Kind and label, and a line for each fact; these say again what the further lines of a label say."""
+    label = shape.label.partition("\n")[0] if shape.facts else shape.label
+    title = label if label.startswith(shape.kind) else f"{shape.kind} {label}".strip()
+    return "\n".join([title, *(f"{word}: {text}" for word, text in shape.facts)])
 
 
 def _edge(arrow: Arrow) -> pydot.Edge:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import html
 import importlib.metadata
 import io
 import logging
 import os
+import re
 import shutil
 import subprocess
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +20,8 @@ from slimgraph.errors import DrawingError, did_you_mean
 
 WHEEL = "graphviz-pure"
 RENDERERS = ("dot", WHEEL)
+INSTALL = {"dot": "install Graphviz so that `dot` is on the path", WHEEL: f"pip install {WHEEL}"}
+KEPT = " (this error's attribute `dot` holds it)"
 TIME_LIMIT_S = 60.0
 # Twice what a screen had, so that small letters stay sharp in a document.
 OPTIONS = {"png": ("-Gdpi=144",)}
@@ -54,10 +60,8 @@ class Renderer:
 
     def _error(self, what: str) -> DrawingError:
         other = next(name for name in RENDERERS if name != self.name)
-        return DrawingError(
-            f"{self.program} {what}; set SLIMGRAPH_RENDERER={other} to take the other Graphviz,"
-            " or write the text with the ending .dot"
-        )
+        advice = f"set SLIMGRAPH_RENDERER={other} to take the other Graphviz" if FINDERS[other]() else INSTALL[other]
+        return DrawingError(f"{self.program} {what}; {advice}, or write the text with the ending .dot{KEPT}")
 
 
 def find_renderer(name: str | None = None) -> Renderer:
@@ -69,15 +73,14 @@ def find_renderer(name: str | None = None) -> Renderer:
     if name not in (None, *RENDERERS):
         known = ", ".join(RENDERERS)
         raise DrawingError(f"there is no renderer {name!r}; there are {known}.{did_you_mean(name, RENDERERS)}")
-    finders = {"dot": _system_program, WHEEL: _wheel_program}
     for candidate in (name,) if name else RENDERERS:
-        program = finders[candidate]()
+        program = FINDERS[candidate]()
         if program:
             return Renderer(candidate, program)
     missing = f"no {name}" if name else f"neither {' nor '.join(RENDERERS)}"
     raise DrawingError(
-        f"a picture needs Graphviz, and there is {missing}: pip install {WHEEL}, or install Graphviz so that"
-        " `dot` is on the path; the endings .dot and .mmd need nothing"
+        f"a picture needs Graphviz, and there is {missing}: {INSTALL[WHEEL]}, or {INSTALL['dot']}; the endings"
+        " .dot and .mmd need nothing"
     )
 
 
@@ -96,12 +99,39 @@ def _wheel_program() -> Path | None:
     return next((program for program in programs if program.is_file()), None)
 
 
+FINDERS = {"dot": _system_program, WHEEL: _wheel_program}
+
+
 def to_picture(dot: str, output: str) -> bytes:
-    """The picture of the text `dot` as `svg`, `png` or `pdf` bytes."""
-    renderer = find_renderer()
-    if output == "pdf" and renderer.name == WHEEL:
-        return _pdf(renderer.render(dot, "svg"))
-    return renderer.render(dot, output)
+    """The picture of the text `dot` as `svg`, `png` or `pdf` bytes; a DrawingError holds the text as its `dot`."""
+    try:
+        renderer = find_renderer()
+        if output == "pdf" and renderer.name == WHEEL:
+            return _pdf(renderer.render(dot, "svg"))
+        if output == "png" and renderer.name == WHEEL:
+            _warn_of_empty_boxes(dot)
+        return renderer.render(dot, output)
+    except DrawingError as error:
+        error.dot = dot
+        raise
+
+
+def _warn_of_empty_boxes(dot: str) -> None:
+    shown = "".join(re.findall(r'label=("(?:[^"\\]|\\.)*")', dot))
+    odd = _some(re.findall(r"[^\x00-\u05ff\u1e00-\u2bff]", shown))
+    if odd:
+        warnings.warn(
+            f"this PNG shows {odd} as empty boxes, for {WHEEL} has no such letters; write .svg or .html, or"
+            f" {INSTALL['dot']}",
+            # The line of a user's `x.draw(path)`.
+            stacklevel=7,
+        )
+
+
+def _some(letters: Iterable[str]) -> str:
+    """A few of `letters`, each once, for a message."""
+    sorts = sorted(set(letters))
+    return " ".join(sorts[:10]) + (" ..." if len(sorts) > 10 else "")
 
 
 def _pdf(svg: bytes) -> bytes:
@@ -112,16 +142,14 @@ def _pdf(svg: bytes) -> bytes:
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
         raise DrawingError(
-            f"a PDF needs {package}, which is not installed: pip install 'slimgraph[pdf]', or install Graphviz"
-            " so that `dot` is on the path; .svg works without"
+            f"a PDF needs {package}, which is not installed: pip install 'slimgraph[pdf]', or {INSTALL['dot']};"
+            " .svg works without"
         ) from error
     # svglib writes with Helvetica, which every PDF reader has, and which holds only these letters.
-    odd = sorted({letter for letter in svg.decode() if not letter.encode("cp1252", "ignore")})
+    shown = "".join(re.findall(r">([^<]*)</text>", svg.decode()))
+    odd = _some(letter for letter in html.unescape(shown) if not letter.encode("cp1252", "ignore"))
     if odd:
-        raise DrawingError(
-            f"svglib cannot write {' '.join(odd)} into a PDF: install Graphviz so that `dot` is on the path,"
-            " or write .svg"
-        )
+        raise DrawingError(f"svglib cannot write {odd} into a PDF: {INSTALL['dot']}, or write .svg")
     logging.getLogger("svglib.svglib").setLevel(logging.ERROR)
     drawing, file = svglib.svg2rlg(io.BytesIO(svg)), io.BytesIO()
     # An invariant page holds no date, so the same diagram gives the same bytes.

@@ -72,7 +72,8 @@ def _look(module: Any) -> dict[str, Any]:
     function = module.computational_module
     what = type(module).__name__ if function is None else getattr(function, "__name__", type(function).__name__)
     title = name if what in ("GraphModule", *name.split("_")) else f"{name}: {what}"
-    look: dict[str, Any] = {"kind": kind, "label": f"{title if name else what}\n{module.size_in} -> {module.size_out}"}
+    label = f"{title if name else what}\n{module.size_in} -> {module.size_out}"
+    look: dict[str, Any] = {"kind": kind, "label": label, "part": module}
     return look | ({"cluster": tuple(boxes)} if boxes else {})
 
 

@@ -12,7 +12,7 @@ from slimgraph.system import System
 def to_networkx(problem: Any) -> Any:
     """What `Problem.to_networkx` does."""
     graph = wiring.to_networkx(problem.run_order, problem.loss.terms, problem.loss.names(), problem.labels)
-    graph.add_node("loss", kind="loss", label=type(problem.loss).__name__)
+    graph.add_node("loss", kind="loss", label=type(problem.loss).__name__, part=problem.loss)
     for number in range(len(problem.loss.terms)):
         graph.add_edge(f"term:{number}", "loss", key="")
     if not problem.regularised:

@@ -112,7 +112,7 @@ class Cell(nn.Module, Drawable, metaclass=StrictOptions):
         """Add an operation that reads a map of the input and one of the hidden state, each by its name."""
         graph.add_node(operation, kind="operation", label=label)
         for source, (name, each) in zip(("x", "hidden"), made.items(), strict=True):
-            graph.add_node(name, kind="map", label=f"{name}: {type(each).__name__}")
+            graph.add_node(name, kind="map", label=f"{name}: {type(each).__name__}", part=each)
             graph.add_edge(source, name, key=source)
             graph.add_edge(name, operation, key="")
 

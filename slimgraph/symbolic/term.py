@@ -136,7 +136,7 @@ class Term(Planned, Drawable, metaclass=StrictOptions):
         import networkx as nx
 
         graph = nx.MultiDiGraph()
-        graph.add_node("term", kind=self.kind, label=self.label)
+        graph.add_node("term", kind=self.kind, label=self.label, part=self)
         for key in self.keys:
             graph.add_node(f"data:{key}", kind="data", label=key)
             graph.add_edge(f"data:{key}", "term", key=key)

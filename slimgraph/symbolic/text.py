@@ -159,7 +159,7 @@ def expression_graph(root: Variable) -> nx.MultiDiGraph:
         places[variable] = str(place)
         is_leaf = variable.operation is None
         kind = "operation" if not is_leaf else "data" if variable.input_key is not None else "variable"
-        graph.add_node(str(place), kind=kind, label=_own_label(variable))
+        graph.add_node(str(place), kind=kind, label=_own_label(variable), part=variable)
         for operand in operands(variable):
             graph.add_edge(places[operand], str(place))
     return graph

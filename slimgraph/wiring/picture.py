@@ -28,10 +28,24 @@ def to_networkx(
     for label, node in zip(names(nodes) if labels is None else labels, nodes, strict=True):
         diagram.add_node(label, node)
     for number, (term, name) in enumerate(zip(terms, term_names, strict=True)):
-        diagram.graph.add_node(f"term:{number}", kind=term.kind, label=f"{name}\n{term}")
+        diagram.graph.add_node(f"term:{number}", kind=term.kind, label=f"{name}\n{term}", part=term)
         diagram.connect({key: [f"term:{number}"] for key in term.keys})
     diagram.add_unread_results()
     return diagram.graph
+
+
+def inner_graph(
+    nodes: Sequence[Any], labels: Sequence[str]
+) -> tuple[nx.MultiDiGraph, dict[str, list[str]], dict[str, str]]:
+    """Nodes in run order as a graph, the readers of each key that comes from outside, the last writer of each other."""
+    diagram = _Diagram()
+    for label, node in zip(labels, nodes, strict=True):
+        diagram.add_node(label, node)
+    data = [place for place, kind in diagram.graph.nodes(data="kind") if kind == "data"]
+    readers = {diagram.graph.nodes[place]["label"]: list(diagram.graph.successors(place)) for place in data}
+    diagram.graph.remove_nodes_from(data)
+    written = {key: place for key, place in diagram.sources.items() if place in diagram.graph}
+    return diagram.graph, readers, written
 
 
 class _Diagram:
@@ -58,8 +72,9 @@ class _Diagram:
         if hasattr(node, "inner_graph"):
             inner, readers, written = node.inner_graph(node.name or label)
             self.graph.update(inner.edges(data=True, keys=True), inner.nodes(data=True))
+            self.graph.graph.setdefault("boxes", {}).update(inner.graph["boxes"])
         else:
-            self.graph.add_node(place, kind=node.kind, label=node.name or node.label)
+            self.graph.add_node(place, kind=node.kind, label=node.name or node.label, part=node)
         self.connect(readers)
         self.sources.update(written)
 

@@ -213,7 +213,7 @@ class LinearBase(nn.Module, Drawable, metaclass=StrictOptions):
 
         graph, name = MultiDiGraph(), type(self).__name__
         graph.add_node("x", kind="data", label=f"x (..., {self.in_features})")
-        graph.add_node("map", kind="map", label=name)
+        graph.add_node("map", kind="map", label=name, part=self)
         graph.add_node("y", kind="data", label=f"y (..., {self.out_features})")
         graph.add_edge("x", "map", key="x")
         graph.add_edge("map", "y", key="y")
