@@ -6,8 +6,10 @@ goes through this door, and `import slimgraph` stays as light as torch.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 from slimgraph.errors import SlimgraphError
 
@@ -29,17 +31,33 @@ def open_door(room: str) -> ModuleType:
 class Drawable:
     """Gives `.draw()`, `.show()`, `.graph()` and its picture in a notebook to anything that has `to_networkx()`."""
 
-    def draw(self, path: str | None = None):
-        """The diagram, written to `path` when one is given (.dot, .mmd, .svg, .png, .pdf, .html)."""
-        return open_door("drawing").draw(self, path)
+    def draw(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        shapes: Any = None,
+        values: Any = None,
+        depth: int | None = None,
+        collapse: Any = (),
+        only: Any = None,
+        unroll: int | None = None,
+        inside: Any = None,
+    ):
+        """The diagram, written to `path` when one is given (.dot, .mmd, .svg, .png, .pdf, .html).
 
-    def graph(self):
-        """The picture as a `pydot.Dot`, to be changed before it is drawn."""
-        return open_door("drawing").graph(self)
+        `shapes=batch` and `values=report` write into it, `depth`, `collapse`, `only`, `unroll` and `inside` choose
+        what is seen: see `slimgraph.drawing.draw`.
+        """
+        options = {"shapes": shapes, "values": values, "depth": depth, "collapse": collapse, "only": only}
+        return open_door("drawing").draw(self, path, **options, unroll=unroll, inside=inside)
 
-    def show(self, figname: str | None = None):
-        """neuromancer's name for `draw`: writes the diagram to `figname`, or returns it."""
-        return self.draw(figname)
+    def graph(self, **options: Any):
+        """The picture as a `pydot.Dot`, to be changed before it is drawn; with the options of `draw`."""
+        return open_door("drawing").graph(self, **options)
+
+    def show(self, figname: str | os.PathLike[str] | None = None, **options: Any):
+        """neuromancer's name for `draw`, with its options: writes the diagram to `figname`, or returns it."""
+        return self.draw(figname, **options)
 
     def _repr_svg_(self) -> str | None:
         """What a notebook shows; None, and so its text, where there is a formula or no picture can be made."""

@@ -275,7 +275,7 @@ def test_the_facts_are_those_of_what_is_drawn():
 def test_what_is_in_the_tooltip_of_a_picture():
     svg = ElementTree.fromstring(draw(house()).svg())
     told = [a.get("{http://www.w3.org/1999/xlink}title") for a in svg.iter(f"{SVG}a")]
-    for part in (house().nodes[0], *house().nodes[1].nodes, *house().loss.terms):
+    for part in (*house().nodes, *house().nodes[1].nodes, *house().loss.terms):
         lines = [f"{word}: {text}" for word, text in facts_of(part)]
         assert any(text.split("\n")[1:] == lines for text in told)
 

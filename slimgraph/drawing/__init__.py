@@ -13,10 +13,10 @@ from typing import Any
 
 from slimgraph.drawing import style
 from slimgraph.drawing.dot import graph, to_dot
-from slimgraph.drawing.form import networkx_form
 from slimgraph.drawing.mermaid import to_mermaid
 from slimgraph.drawing.page import to_page, to_plan
 from slimgraph.drawing.render import find_renderer, to_picture
+from slimgraph.drawing.view import view
 from slimgraph.errors import DrawingError, did_you_mean
 
 __all__ = ["ENDINGS", "Drawing", "draw", "find_renderer", "graph", "to_dot", "to_mermaid"]
@@ -35,11 +35,12 @@ class Drawing:
     True
     """
 
-    def __init__(self, x: Any) -> None:
+    def __init__(self, x: Any, **options: Any) -> None:
         self.of = type(x).__name__
-        self.dot = to_dot(x)
-        self.mermaid = to_mermaid(x)
-        self._plan = to_plan(x)
+        form = view(x, **options)
+        self.dot = to_dot(form)
+        self.mermaid = to_mermaid(form)
+        self._plan = to_plan(form)
 
     def __repr__(self) -> str:
         return f"Drawing of a {self.of}"
@@ -78,15 +79,52 @@ class Drawing:
         return texts[ending]().encode() if ending in texts else to_picture(self.dot, ending[1:])
 
 
-def draw(x: Any, path: str | os.PathLike[str] | None = None) -> Drawing:
+def draw(
+    x: Any,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    shapes: Any = None,
+    values: Any = None,
+    depth: int | None = None,
+    collapse: Any = (),
+    only: Any = None,
+    unroll: int | None = None,
+    inside: Any = None,
+) -> Drawing:
     """The diagram of `x`, a thing with `to_networkx()` or a networkx graph; written to `path` when one is given.
 
     The ending of `path` is the format: .dot and .mmd are text and need nothing installed; .svg, .png and .html take the
     Graphviz of the system or of the wheel graphviz-pure; .pdf needs that of the system or the extra `slimgraph[pdf]`.
 
-    Raises DrawingError when `x` has no graph or the picture cannot be made, in words that say what to do.
+    What is seen: three and more equal nodes, one behind the other, are one, `x N`, and so are equal stretches of them.
+
+    - `shapes=batch` writes on each arrow the shape and dtype of what flows, from a run on a copy; in a System, of the
+      series.
+    - `values=problem.report(data)` writes into each term what it is, and shows which constraints are violated, in which
+      share of the samples and by how much at most.
+    - `depth` is how many boxes within boxes are open: 0 draws each System and nested Problem as one node, 1 opens
+      them, 2 what is in them too. By default the Systems of a Problem are open, and nested Problems are not.
+    - `collapse` names what is drawn as one node: a box or a node that would be opened, by its name or its type; many
+      nodes by a pattern such as `"encoder*"`; or by a function that gives True for a thing that stays closed, or the
+      title of the one node that stands for all with this answer.
+    - `only=["u"]` draws what leads to these keys, or to terms of these names, and nothing else.
+    - `unroll=3` draws the first three steps of each System one after the other, instead of once with its loop.
+    - `inside=True` opens the maps, networks and recurrences that nodes call, down to weights and neurons; names or
+      types open only these.
+
+    Raises DrawingError when `x` has no graph or the picture cannot be made, in words that say what to do; OptionError
+    for an option that makes no sense, such as the report of another problem; UnknownOptionError, with the nearest one,
+    for a name that is not in the picture.
+
+    >>> import torch
+    >>> from slimgraph import Node
+    >>> node = Node(torch.nn.Linear(3, 2), ["x"], ["u"], name="policy")
+    >>> "(8, 3) float32" in draw(node, shapes={"x": torch.zeros(8, 3)}).dot
+    True
     """
-    drawing = Drawing(x)
+    drawing = Drawing(
+        x, shapes=shapes, values=values, depth=depth, collapse=collapse, only=only, unroll=unroll, inside=inside
+    )
     if path is not None:
         drawing.save(path)
     return drawing
@@ -94,7 +132,7 @@ def draw(x: Any, path: str | os.PathLike[str] | None = None) -> Drawing:
 
 def for_notebook(x: Any) -> str | None:
     """The SVG of `x` as a notebook shows it by itself, or None where the picture would be too large to be read."""
-    form = networkx_form(x)
+    form = view(x)
     # Nobody asked for this picture: it must not keep a notebook waiting.
     return draw(form)._repr_svg_() if len(form) <= style.MANY_NODES else None
 

@@ -7,7 +7,8 @@ from typing import Any
 import pydot
 
 from slimgraph.drawing import style
-from slimgraph.drawing.form import Arrow, Box, Shape, read_form
+from slimgraph.drawing.facts import Facts
+from slimgraph.drawing.form import Arrow, Box, read_form
 
 
 def quoted_id(name: str) -> str:
@@ -25,14 +26,18 @@ def quoted_id(name: str) -> str:
     return f'"{_printable(text)}"'
 
 
-def quoted_label(text: str) -> str:
-    r"""`text` as a quoted DOT label that shows exactly `text`.
+def quoted_label(text: str, end: str = "\\n") -> str:
+    r"""`text` as a quoted DOT label that shows exactly `text`; lines that end in `\l` stand to the left.
 
     >>> print(quoted_label('a < "b"\n&lt;'))
     "a < \"b\"\n&amp;lt;"
     """
     lines = (_printable(line).replace("\\", "\\\\") for line in text.split("\n"))
-    return '"' + "\\n".join(lines).replace("&", "&amp;").replace('"', '\\"') + '"'
+    joined = end.join(lines)
+    if end == "\\l" and end in joined:
+        # A single line stands where its box says. Graphviz makes a box as wide as the text without the space beside it.
+        joined = joined.replace(end, f"  {end}") + f"  {end}"
+    return '"' + joined.replace("&", "&amp;").replace('"', '\\"') + '"'
 
 
 def _printable(text: str) -> str:
@@ -42,8 +47,10 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def graph(x: Any) -> pydot.Dot:
+def graph(x: Any, **options: Any) -> pydot.Dot:
     """The diagram of `x` as a `pydot.Dot`, for users who want to change it; ids are `quoted_id(name)`.
+
+    `options` are those of `draw`.
 
     >>> import networkx as nx
     >>> g = nx.MultiDiGraph()
@@ -51,7 +58,7 @@ def graph(x: Any) -> pydot.Dot:
     >>> graph(g).get_node('"policy"')[0].get_label()
     '"policy"'
     """
-    whole, arrows = read_form(x)
+    whole, arrows = read_form(x, **options)
     dot = pydot.Dot("slimgraph", graph_type="digraph", **_values(style.GRAPH))
     dot.set_node_defaults(**_values(style.NODE))
     dot.set_edge_defaults(**_values(style.EDGE))
@@ -60,12 +67,14 @@ def graph(x: Any) -> pydot.Dot:
             dot.set(name, value)
     for arrow in arrows:
         dot.add_edge(_edge(arrow))
+    for before, after in whole.order:
+        dot.add_edge(pydot.Edge(quoted_id(before.name), quoted_id(after.name), style='"invis"'))
     return dot
 
 
-def to_dot(x: Any) -> str:
-    """The diagram of `x` as DOT text; the same graph gives the same bytes."""
-    return graph(x).to_string(indent=2)
+def to_dot(x: Any, **options: Any) -> str:
+    """The diagram of `x` as DOT text, with the options of `draw`; the same graph gives the same bytes."""
+    return graph(x, **options).to_string(indent=2)
 
 
 def _values(attributes: dict[str, str]) -> dict[str, Any]:
@@ -79,7 +88,7 @@ def _add_contents(parent: pydot.Graph, box: Box, drawn: int) -> int:
             pydot.Node(
                 quoted_id(shape.name),
                 label=quoted_label(style.wrapped(shape.label)),
-                tooltip=quoted_label(_tooltip(shape)),
+                tooltip=quoted_label(_tooltip(shape.kind, shape.label, shape.facts)),
                 **_values(style.KINDS.get(shape.kind, {})),
             )
         )
@@ -89,8 +98,8 @@ def _add_contents(parent: pydot.Graph, box: Box, drawn: int) -> int:
         # The whole path is in the id: boxes of one title inside different boxes stay apart.
         cluster = pydot.Subgraph(
             quoted_id(f"cluster {inner.path}"),
-            label=quoted_label(style.wrapped(inner.path[-1], width=60)),
-            tooltip=quoted_label(inner.path[-1]),
+            label=quoted_label(style.wrapped(inner.label, width=60), "\\l"),
+            tooltip=quoted_label(_tooltip("", inner.label, inner.facts)),
             fillcolor=f'"{fill}"',
             **_values(style.BOX),
         )
@@ -99,11 +108,11 @@ def _add_contents(parent: pydot.Graph, box: Box, drawn: int) -> int:
     return drawn
 
 
-def _tooltip(shape: Shape) -> str:
+def _tooltip(kind: str, label: str, facts: Facts) -> str:
     """Kind and label, and a line for each fact; these say again what the further lines of a label say."""
-    label = shape.label.partition("\n")[0] if shape.facts else shape.label
-    title = label if label.startswith(shape.kind) else f"{shape.kind} {label}".strip()
-    return "\n".join([title, *(f"{word}: {text}" for word, text in shape.facts)])
+    label = label.partition("\n")[0] if facts else label
+    title = label if label.startswith(kind) else f"{kind} {label}".strip()
+    return "\n".join([title, *(f"{word}: {text}" for word, text in facts)])
 
 
 def _edge(arrow: Arrow) -> pydot.Edge:

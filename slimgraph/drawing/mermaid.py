@@ -12,8 +12,8 @@ PLAIN = " _.,:=+-()/"
 BRACKETS = {"data": '(["{}"])', "variable": '(["{}"])', "weights": '[("{}")]', "constraint": '["{}"]'}
 
 
-def to_mermaid(x: Any) -> str:
-    """The diagram of `x` as a Mermaid flowchart; the same graph gives the same bytes.
+def to_mermaid(x: Any, **options: Any) -> str:
+    """The diagram of `x` as a Mermaid flowchart, with the options of `draw`; the same graph gives the same bytes.
 
     Source: https://mermaid.js.org/syntax/flowchart.html
 
@@ -28,7 +28,7 @@ def to_mermaid(x: Any) -> str:
       n1("b"):::node
       n0 -->|"x"| n1
     """
-    whole, arrows = read_form(x)
+    whole, arrows = read_form(x, **options)
     ids: dict[Shape | Titles, str] = {}
     lines = ["flowchart LR", *_contents(whole, ids, "  ")]
     for arrow in arrows:
@@ -36,6 +36,7 @@ def to_mermaid(x: Any) -> str:
         text = "<br>".join(_quoted(key) for key in arrow.labels)
         text = f'|"{text}"|' if text else ""
         lines.append(f"  {ids[arrow.tail]} {line}{text} {ids[arrow.head]}")
+    lines += [f"  {ids[before]} ~~~ {ids[after]}" for before, after in whole.order]
     for kind in sorted({shape.kind for shape in ids if isinstance(shape, Shape)} & set(style.KINDS)):
         look = style.NODE | style.KINDS[kind]
         lines.append(f"  classDef {kind} fill:{look['fillcolor']},stroke:{look['color']},color:{look['fontcolor']}")
@@ -48,9 +49,9 @@ def _contents(box: Box, ids: dict[Shape | Titles, str], indent: str) -> Iterator
         ids[shape] = f"n{len(ids)}"
         text = BRACKETS.get(shape.kind, '("{}")').format(_quoted(style.wrapped(shape.label)))
         yield indent + ids[shape] + text + (f":::{shape.kind}" if shape.kind in style.KINDS else "")
-    for title, inner in box.boxes.items():
+    for inner in box.boxes.values():
         ids[inner.path] = f"n{len(ids)}"
-        yield f'{indent}subgraph {ids[inner.path]}["{_quoted(title)}"]'
+        yield f'{indent}subgraph {ids[inner.path]}["{_quoted(inner.label)}"]'
         yield from _contents(inner, ids, indent + "  ")
         yield f"{indent}end"
 

@@ -33,7 +33,7 @@ def to_plan(x: Any) -> str:
     place = {name: i for i, (name, _) in enumerate(places)}
     plan = {
         "nodes": [box for _, box in places],
-        "boxes": [[number[box.path[:-1]], box.path[-1], _size(box)] for box in boxes[1:]],
+        "boxes": [[number[box.path[:-1]], box.title, _size(box)] for box in boxes[1:]],
         "edges": [
             [place[a.tail.name], place[a.head.name], a.feedback, [" ".join(label.split("\n")) for label in a.labels]]
             for a in arrows

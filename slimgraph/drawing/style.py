@@ -67,11 +67,14 @@ KINDS: dict[str, dict[str, str]] = {
     "objective": {"fillcolor": "#b5ddd2", "color": "#12604f", "penwidth": "1.6"},
     # Square corners: a bound. The other terms are round.
     "constraint": {"style": "filled", "fillcolor": "#fce5cc", "color": "#ad5a12"},
+    "violated": {"style": "filled", "fillcolor": "#f0a35e", "color": "#8a2b06", "penwidth": "2.4"},
     "reg_error": {"style": "rounded,filled,dashed", "fillcolor": "#eae3f4", "color": "#6a4a9c"},
     "loss": {"style": "rounded,filled", "fillcolor": "#334e68", "color": "#1c2f42", "fontcolor": "white"},
+    # What is left out.
+    "more": {"shape": "plaintext", "style": "filled", "fillcolor": "#f6f8fb", "color": LINE, "fontsize": "16"},
 }
 # What flows out of and into these is coloured like them: which term reads what is seen from afar.
-TERMS = ("objective", "constraint", "reg_error")
+TERMS = ("objective", "constraint", "violated", "reg_error")
 
 # Above this many nodes the layout takes fewer rounds: 1000 nodes in a second instead of minutes.
 MANY_NODES = 300

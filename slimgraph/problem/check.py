@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import copy
 import logging
-import random
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeCopyMode, FakeTensorMode
@@ -21,6 +18,7 @@ from slimgraph.problem.dry_run import DryRun, KeyRow
 from slimgraph.problem.reach import parameters_of, refuse_unreached, trained_outside
 from slimgraph.problem.refusals import BroadcastWatch, Watched, refuse_mixed_term
 from slimgraph.problem.samples import first_batch, samples_of
+from slimgraph.problem.untouched import buffers_kept, random_state_kept
 from slimgraph.report import cut
 from slimgraph.system import System
 
@@ -32,7 +30,7 @@ def check(problem: Any, data: Any, *, allow_unused: bool = False) -> DryRun:
     """What `Problem.check` does."""
     outside = trained_outside(problem)
     modules = [thing for thing in outside if isinstance(thing, nn.Module)]
-    with _random_state_kept(), _buffers_kept(modules), warnings.catch_warnings():
+    with random_state_kept(), buffers_kept(modules), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         batch = first_batch(data)
         wiring.check_keys(problem.run_order, batch, problem.loss.terms, problem.labels)
@@ -207,28 +205,3 @@ def _run(
     rows.append(KeyRow.of("loss", "terms and reg_loss", output["loss"], samples))
     notes = refuse_unreached(twin, parameters, output, allow_unused)
     return rows, sum(p.numel() for p in parameters.values() if p.requires_grad), notes
-
-
-@contextmanager
-def _buffers_kept(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Puts the buffers of `modules` back, which no copy of the problem would hold."""
-    kept = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, before in kept:
-                buffer.copy_(before)
-
-
-@contextmanager
-def _random_state_kept() -> Iterator[None]:
-    """Every generator goes on as if nothing had been drawn in between."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(list(devices)):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)

@@ -18,11 +18,21 @@ def starts(system: Any) -> set[str]:
     return own
 
 
+def repeats(system: Any) -> str:
+    """How often its nodes run, as far as that is known without data."""
+    if system.nsteps is None:
+        return f"repeats nsteps = len({system.nstep_key})"
+    return f"repeats {system.nsteps} step{'s' if system.nsteps > 1 else ''}"
+
+
 def inner_graph(system: Any, label: str) -> tuple[Any, dict[str, list[str]], dict[str, str]]:
     """The nodes of a system as a graph in one cluster; the readers of each outside key, the writer of each output."""
     import networkx as nx
 
     graph, readers, begun = nx.MultiDiGraph(), {}, starts(system)
+    # Its path in a graph tells it apart from others, its title is for the reader.
+    title = {"title": system.label, "note": repeats(system), "part": system}
+    graph.graph["boxes"] = {(label,): title}
     places = system.places(label)
     writers = {key: numbers[-1] for key, numbers in wiring.writers(system.nodes).items()}
     for place, node in zip(places, system.nodes, strict=True):

@@ -34,6 +34,20 @@ def to_networkx(
     return diagram.graph
 
 
+def inner_graph(
+    nodes: Sequence[Any], labels: Sequence[str]
+) -> tuple[nx.MultiDiGraph, dict[str, list[str]], dict[str, str]]:
+    """Nodes in run order as a graph, the readers of each key that comes from outside, the last writer of each other."""
+    diagram = _Diagram()
+    for label, node in zip(labels, nodes, strict=True):
+        diagram.add_node(label, node)
+    data = [place for place, kind in diagram.graph.nodes(data="kind") if kind == "data"]
+    readers = {diagram.graph.nodes[place]["label"]: list(diagram.graph.successors(place)) for place in data}
+    diagram.graph.remove_nodes_from(data)
+    written = {key: place for key, place in diagram.sources.items() if place in diagram.graph}
+    return diagram.graph, readers, written
+
+
 class _Diagram:
     """A networkx graph in the making, which knows where each key comes from."""
 
@@ -58,6 +72,7 @@ class _Diagram:
         if hasattr(node, "inner_graph"):
             inner, readers, written = node.inner_graph(node.name or label)
             self.graph.update(inner.edges(data=True, keys=True), inner.nodes(data=True))
+            self.graph.graph.setdefault("boxes", {}).update(inner.graph["boxes"])
         else:
             self.graph.add_node(place, kind=node.kind, label=node.name or node.label, part=node)
         self.connect(readers)
