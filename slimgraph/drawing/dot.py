@@ -7,7 +7,8 @@ from typing import Any
 import pydot
 
 from slimgraph.drawing import style
-from slimgraph.drawing.form import Arrow, Box, Shape, read_form
+from slimgraph.drawing.facts import Facts
+from slimgraph.drawing.form import Arrow, Box, read_form
 
 
 def quoted_id(name: str) -> str:
@@ -87,7 +88,7 @@ def _add_contents(parent: pydot.Graph, box: Box, drawn: int) -> int:
             pydot.Node(
                 quoted_id(shape.name),
                 label=quoted_label(style.wrapped(shape.label)),
-                tooltip=quoted_label(_tooltip(shape)),
+                tooltip=quoted_label(_tooltip(shape.kind, shape.label, shape.facts)),
                 **_values(style.KINDS.get(shape.kind, {})),
             )
         )
@@ -98,7 +99,7 @@ def _add_contents(parent: pydot.Graph, box: Box, drawn: int) -> int:
         cluster = pydot.Subgraph(
             quoted_id(f"cluster {inner.path}"),
             label=quoted_label(style.wrapped(inner.label, width=60), "\\l"),
-            tooltip=quoted_label(inner.label),
+            tooltip=quoted_label(_tooltip("", inner.label, inner.facts)),
             fillcolor=f'"{fill}"',
             **_values(style.BOX),
         )
@@ -107,11 +108,11 @@ def _add_contents(parent: pydot.Graph, box: Box, drawn: int) -> int:
     return drawn
 
 
-def _tooltip(shape: Shape) -> str:
+def _tooltip(kind: str, label: str, facts: Facts) -> str:
     """Kind and label, and a line for each fact; these say again what the further lines of a label say."""
-    label = shape.label.partition("\n")[0] if shape.facts else shape.label
-    title = label if label.startswith(shape.kind) else f"{shape.kind} {label}".strip()
-    return "\n".join([title, *(f"{word}: {text}" for word, text in shape.facts)])
+    label = label.partition("\n")[0] if facts else label
+    title = label if label.startswith(kind) else f"{kind} {label}".strip()
+    return "\n".join([title, *(f"{word}: {text}" for word, text in facts)])
 
 
 def _edge(arrow: Arrow) -> pydot.Edge:

@@ -36,6 +36,7 @@ class Box:
     boxes: dict[str, Box] = field(default_factory=dict)
     title: str = ""
     note: str = ""
+    facts: Facts = ()
     # Of the outermost one: shapes that stand one behind the other though nothing flows between them.
     order: list[tuple[Shape, Shape]] = field(default_factory=list)
 
@@ -137,8 +138,10 @@ def _read(form: View) -> tuple[Box, list[Arrow]]:
         for word in attributes["cluster"]:
             path = (*box.path, word)
             about = boxes.get(path, {})
-            made = Box(path, title=about.get("title", word), note=about.get("note", ""))
-            box = box.boxes.setdefault(word, made)
+            if word not in box.boxes:
+                facts = facts_of(about.get("part"))
+                box.boxes[word] = Box(path, title=about.get("title", word), note=about.get("note", ""), facts=facts)
+            box = box.boxes[word]
         box.shapes.append(shapes[name])
 
     whole.order = [(shapes[a], shapes[b]) for a, b in form.graph.get("order", ()) if a in shapes and b in shapes]
