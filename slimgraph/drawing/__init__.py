@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import html
 import os
-import secrets
 from pathlib import Path
 from typing import Any
 
 from slimgraph.drawing.dot import graph, to_dot
+from slimgraph.drawing.files import picture_path, write_picture
 from slimgraph.drawing.mermaid import to_mermaid
 from slimgraph.drawing.render import find_renderer, to_picture
-from slimgraph.errors import DrawingError, did_you_mean
+from slimgraph.drawing.spectrum import draw_spectrum
 
-__all__ = ["ENDINGS", "Drawing", "draw", "find_renderer", "graph", "to_dot", "to_mermaid"]
+__all__ = ["ENDINGS", "Drawing", "draw", "draw_spectrum", "find_renderer", "graph", "to_dot", "to_mermaid"]
 
 ENDINGS = (".dot", ".mmd", ".svg", ".png", ".pdf", ".html")
 PAGE = """<!DOCTYPE html>
@@ -71,16 +71,8 @@ class Drawing:
         Raises DrawingError when the ending is not known, the folder is not there, or nothing can be written; the file
         is then as it was before.
         """
-        path = Path(path)
-        ending = path.suffix.lower()
-        if ending not in ENDINGS:
-            known = ", ".join(ENDINGS)
-            raise DrawingError(
-                f"{str(path)!r} has the ending {ending!r}, a drawing takes {known}.{did_you_mean(ending, ENDINGS)}"
-            )
-        if not path.parent.is_dir():
-            raise DrawingError(f"{str(path)!r} cannot be written: there is no folder {str(path.parent)!r}")
-        _write(path, self._bytes(ending))
+        path = picture_path(path, ENDINGS, "a drawing")
+        write_picture(path, self._bytes(path.suffix.lower()))
         return path
 
     def _bytes(self, ending: str) -> bytes:
@@ -100,14 +92,3 @@ def draw(x: Any, path: str | os.PathLike[str] | None = None) -> Drawing:
     if path is not None:
         drawing.save(path)
     return drawing
-
-
-def _write(path: Path, content: bytes) -> None:
-    # A reader, or a full disk, never meets half a picture: it is written beside and then takes the place at once.
-    beside = path.with_name(f".slimgraph-{secrets.token_hex(6)}")
-    try:
-        beside.write_bytes(content)
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise DrawingError(f"{str(path)!r} cannot be written: {error.strerror}") from error

@@ -86,3 +86,23 @@ def wrapped(text: str, width: int = 30) -> str:
     """
     lines = (textwrap.wrap(line, width, break_on_hyphens=False) or [line] for line in text.split("\n"))
     return "\n".join(part for line in lines for part in line)
+
+
+# Charts, and what two diagrams differ in: Okabe and Ito's colours, told apart with any colour vision, and never by the
+# colour alone but by a mark, a line style or a band of lightness too.
+# Source: https://jfly.uni-koeln.de/color/
+PROMISED = "#009E73"
+KEPT, BROKEN = "#0072B2", "#D55E00"
+SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+CHART = {
+    "font.size": 9.0,
+    "axes.linewidth": 0.6,
+    "axes.edgecolor": "0.6",
+    "axes.titlesize": 9.0,
+    "xtick.color": "0.35",
+    "ytick.color": "0.35",
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    # Ids in an SVG are drawn from this and not by chance: the same chart is the same file.
+    "svg.hashsalt": "slimgraph",
+}
