@@ -1,6 +1,7 @@
 """Diagrams of anything that has a graph: DOT and Mermaid text, SVG, PNG, PDF, HTML, and the notebook.
 
 `form` reads the one networkx form, `style` says how it looks, `dot` and `mermaid` write it, `render` makes pictures.
+Charts of numbers, `spectrum` and `history`, are drawn by matplotlib, which is opened only when one is asked for.
 """
 
 from __future__ import annotations
@@ -12,11 +13,22 @@ from typing import Any
 
 from slimgraph.drawing.dot import graph, to_dot
 from slimgraph.drawing.files import picture_path, write_picture
+from slimgraph.drawing.history import draw_history
 from slimgraph.drawing.mermaid import to_mermaid
 from slimgraph.drawing.render import find_renderer, to_picture
 from slimgraph.drawing.spectrum import draw_spectrum
 
-__all__ = ["ENDINGS", "Drawing", "draw", "draw_spectrum", "find_renderer", "graph", "to_dot", "to_mermaid"]
+__all__ = [
+    "ENDINGS",
+    "Drawing",
+    "draw",
+    "draw_history",
+    "draw_spectrum",
+    "find_renderer",
+    "graph",
+    "to_dot",
+    "to_mermaid",
+]
 
 ENDINGS = (".dot", ".mmd", ".svg", ".png", ".pdf", ".html")
 PAGE = """<!DOCTYPE html>

@@ -93,7 +93,7 @@ def wrapped(text: str, width: int = 30) -> str:
 # Source: https://jfly.uni-koeln.de/color/
 PROMISED = "#009E73"
 KEPT, BROKEN = "#0072B2", "#D55E00"
-SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 CHART = {
     "font.size": 9.0,
     "axes.linewidth": 0.6,
