@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from slimgraph.drawing.diff import Diff, diff
 from slimgraph.drawing.dot import graph, to_dot
 from slimgraph.drawing.files import picture_path, write_picture
 from slimgraph.drawing.history import draw_history
@@ -20,7 +21,9 @@ from slimgraph.drawing.spectrum import draw_spectrum
 
 __all__ = [
     "ENDINGS",
+    "Diff",
     "Drawing",
+    "diff",
     "draw",
     "draw_history",
     "draw_spectrum",

@@ -60,6 +60,7 @@ def draw_history(source: Any, path: str | os.PathLike[str] | None = None, *, x: 
         for axes, part in zip(grid, parts, strict=True):
             _draw_series(axes, part, "loss and terms" if part is losses else "largest violation")
         grid[-1].set_xlabel(x)
+        grid[-1].locator_params("x", integer=True)
         return finished(figure, path)
 
 
@@ -171,7 +172,8 @@ def _scale(axes: Axes, values: list[float], title: str) -> float:
     sizes = [abs(value) for value in values if value and math.isfinite(value)] or [1.0]
     # Three decades below the largest are enough to see a sign, nine to see a size; what is less may be a rounding.
     depth = 1e-3 if min(values) < 0 else 1e-9
-    lowest = 10.0 ** math.floor(math.log10(max(min(sizes), depth * max(sizes))))
+    # A whole decade that is less than the least value, so that no value stands where the zeros do.
+    lowest = 10.0 ** (math.ceil(math.log10(max(min(sizes), depth * max(sizes)))) - 1)
     axes.set_ylabel(title)
     if min(values) < 0:
         axes.set_yscale("symlog", linthresh=lowest, linscale=0.5)

@@ -71,7 +71,7 @@ KINDS: dict[str, dict[str, str]] = {
     "loss": {"style": "rounded,filled", "fillcolor": "#334e68", "color": "#1c2f42", "fontcolor": "white"},
 }
 # What flows out of and into these is coloured like them: which term reads what is seen from afar.
-TERMS = ("objective", "constraint", "reg_error")
+TERMS: tuple[str, ...] = ("objective", "constraint", "reg_error")
 
 # Above this many nodes the layout takes fewer rounds: 1000 nodes in a second instead of minutes.
 MANY_NODES = 300
@@ -106,3 +106,18 @@ CHART = {
     # Ids in an SVG are drawn from this and not by chance: the same chart is the same file.
     "svg.hashsalt": "slimgraph",
 }
+
+# In the drawing of a difference: + and a thick line, - and a dashed one, ~ and a double one; the rest steps back.
+CHANGES: dict[str, dict[str, str]] = {
+    "same": {"fillcolor": "white", "color": "#aab4be", "fontcolor": "#5f6b7a", "penwidth": "1.0"},
+    "added": {"fillcolor": "#d3efe4", "color": "#007a59", "fontcolor": INK, "penwidth": "2.6"},
+    "removed": {"fillcolor": "#fdeee5", "color": "#b84f00", "fontcolor": INK, "penwidth": "1.4"},
+    "changed": {"fillcolor": "#ffe9ad", "color": "#8a6100", "fontcolor": INK, "penwidth": "1.4", "peripheries": "2"},
+}
+LINES = {"same": "", "added": "", "removed": ",dashed", "changed": ""}
+KINDS |= {
+    f"{change}_{kind}": {**look, **CHANGES[change], "style": look.get("style", NODE["style"]) + LINES[change]}
+    for kind, look in tuple(KINDS.items())
+    for change in CHANGES
+}
+TERMS += tuple(kind for kind in KINDS if kind.startswith(("added_", "removed_")))
