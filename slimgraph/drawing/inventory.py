@@ -65,8 +65,9 @@ def parts_of(x: Any, values: bool = False) -> list[Part]:
         options = {name: described(value) or type(value).__name__ for name, value in loss.options.items()}
         found.append(Part("loss", "", {"type": type(loss).__name__, **options}, place="loss"))
         options = {"reg_weight": f"{x.reg_weight:g}", "grad_inference": str(x.grad_inference)}
-        if x.normalizer is not None:
-            options |= dict(module_facts("normalizer", x.normalizer, values))
+        normalizer: Any = x.normalizer
+        if normalizer is not None:
+            options |= dict(module_facts("normalizer", normalizer, values))
         found.append(Part("problem", "", options))
     return found
 
@@ -94,6 +95,12 @@ def _node_parts(nodes: list[Any], path: str, prefix: str, values: bool) -> list[
         facts["trained"] = _trained(node)
         found.append(Part("node", f"{path}{name}", facts, facts["keys"], f"{prefix}{path}{name}"))
     return found
+
+
+def _calls(called: Any, values: bool) -> Facts:
+    if isinstance(called, nn.Module):
+        return dict(module_facts("calls", called, values))
+    return {"calls": function_text(called)}
 
 
 def _term_facts(term: Any, values: bool) -> Facts:
