@@ -1,7 +1,13 @@
-"""Writes docs/gallery.md, the diagram of every example, made from the examples themselves: `scripts/docs gallery`."""
+"""Writes docs/gallery.md, the diagram of every example, made from the examples themselves: `scripts/docs gallery`.
 
+It draws the pictures of docs/plots.md too, by running the code of that page.
+"""
+
+import contextlib
 import importlib
+import re
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
@@ -10,7 +16,7 @@ from slimgraph.drawing import draw
 
 DOCS = Path(__file__).parent
 EXAMPLES = DOCS.parent / "examples"
-PAGE, PICTURES = DOCS / "gallery.md", DOCS / "pictures" / "gallery"
+PAGE, PICTURES, PLOTS = DOCS / "gallery.md", DOCS / "pictures" / "gallery", DOCS / "pictures" / "plots"
 
 HEAD = """# Gallery
 
@@ -69,6 +75,13 @@ def page() -> str:
     return HEAD + "".join(sections)
 
 
+def run_plots(folder: Path) -> None:
+    """Run the code of docs/plots.md in `folder`, where its pictures then are."""
+    code = re.findall(r"```python\n(.*?)```", (DOCS / "plots.md").read_text(), re.DOTALL)
+    with contextlib.chdir(folder):
+        exec("\n".join(code), {})
+
+
 def main() -> None:
     """Draw every example and write the page."""
     torch.set_num_threads(1)
@@ -76,6 +89,11 @@ def main() -> None:
     for name, thing in things().items():
         draw(thing, PICTURES / f"{name}.svg")
     PAGE.write_text(page())
+    PLOTS.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        run_plots(Path(folder))
+        for picture in Path(folder).glob("*.svg"):
+            (PLOTS / picture.name).write_bytes(picture.read_bytes())
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def solved(start, nsteps):
 
 def roll_out(step):
     """The system that steps the state under "x"."""
-    return System([Node(step, ["x"], ["x"], name="oscillator")], nsteps=HORIZON)
+    return System([Node(step, ["x"], ["x"], name="RK4 step")], name="van der Pol", nsteps=HORIZON)
 
 
 def make_problem(f):
