@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -92,7 +93,7 @@ def test_the_green_area_is_the_region():
             draw_plane(axes, region, 1.2)
             canvas = FigureCanvasAgg(axes.figure)
             canvas.draw()
-        pixels = torch.tensor(canvas.buffer_rgba())
+        pixels = torch.tensor(np.asarray(canvas.buffer_rgba()))
         for z in (-1.1, -0.6, -0.35 + 0.1j, 0.05, 0.1 + 0.6j, 0.7j, 0.6 - 0.5j, -0.4 + 0.7j):
             x, y = axes.transData.transform((complex(z).real, complex(z).imag)).round().astype(int)
             red, green, *_ = pixels[len(pixels) - 1 - y, x].tolist()
