@@ -14,7 +14,11 @@ import torch
 from torch import Tensor
 
 from slimgraph import slim
+from slimgraph.drawing import style
+from slimgraph.drawing.charts import chart_style, finished, new_figure
+from slimgraph.drawing.spectrum import draw_plane
 from slimgraph.slim.linear.promises import PROMISES, Rule
+from slimgraph.slim.linear.regions import spectral_region
 
 DOCS = Path(__file__).parent
 PAGE, COSTS, PICTURES = DOCS / "maps.md", DOCS / "maps.json", DOCS / "pictures" / "maps"
@@ -222,59 +226,18 @@ def fitted(key: str) -> tuple[Tensor, Tensor]:
 PENALISED = {"softSVD", "learnSVD", "symmetric_SVD", "bounded_Lp_norm", "Power_bound"}
 
 
-def region(axes, key: str, limit: float) -> None:
-    """Where the promise wants the eigenvalues, in green."""
-    from matplotlib.patches import Circle, Rectangle, Wedge
-
-    made = slim.maps[key](DRAWN_SIZE, DRAWN_SIZE)
-    low, high = (getattr(made, word, 0.0) for word in ("sigma_min", "sigma_max"))
-    soft = {"facecolor": "#009E73", "alpha": 0.16, "edgecolor": "none", "zorder": 0}
-    line = {"color": "#009E73", "alpha": 0.45, "linewidth": 2.5, "zorder": 1, "solid_capstyle": "butt"}
-    if key in ("spectral", "softSVD"):
-        axes.add_patch(Wedge((0, 0), high, 0, 360, width=high - low, **soft))
-    elif key in ("bounded_Lp_norm", "Power_bound", "pf", "stable_split", "rstochastic", "lstochastic",
-                 "doubly_stochastic", "schur_stable"):  # fmt: skip
-        radius = getattr(made, "max_p", getattr(made, "radius", high or 1.0))
-        axes.add_patch(Circle((0, 0), radius, **soft))
-    elif key in ("orthogonal", "stiefel"):
-        axes.add_patch(Circle((0, 0), 1, fill=False, edgecolor="#009E73", alpha=0.45, linewidth=2.5, zorder=1))
-    elif key in ("symmetric_spectral", "symmetric_SVD", "gershgorin"):
-        axes.plot([low, high], [0, 0], **line)
-    elif key in ("symmetric", "psd"):
-        axes.plot([0 if key == "psd" else -limit, limit], [0, 0], **line)
-    elif key == "skew_symmetric":
-        axes.plot([0, 0], [-limit, limit], **line)
-    elif key == "damp_skew_symmetric":
-        axes.add_patch(Rectangle((-high, -limit), high - low, 2 * limit, **soft))
-    elif key == "hurwitz":
-        axes.add_patch(Rectangle((-limit, -limit), limit - made.alpha, 2 * limit, **soft))
-
-
 def draw(key: str) -> None:
     """docs/pictures/maps/<key>.svg."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    mpl.rcParams.update({"svg.hashsalt": "slimgraph", "font.size": 8, "axes.linewidth": 0.6})
     start, trained = fitted(key)
     limit = 1.12 * max(1.1, float(torch.cat([start, trained]).abs().max()))
-    figure, axes = plt.subplots(figsize=(2.2, 2.2), layout="constrained")
-    region(axes, key, limit)
-    axes.add_patch(plt.Circle((0, 0), 1, fill=False, edgecolor="0.7", linewidth=0.7, zorder=1))
-    axes.plot(start.real, start.imag, "o", color="#0072B2", fillstyle="none", markersize=4, markeredgewidth=0.8)
-    axes.plot(trained.real, trained.imag, "o", color="#D55E00", markersize=2.8, markeredgewidth=0)
-    tick = 1 if limit < 2.5 else 2 if limit < 5 else 5 if limit < 11 else 10
-    axes.set(
-        xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xticks=[-tick, 0, tick], yticks=[-tick, 0, tick]
-    )
-    axes.set_yticklabels([f"{-tick}i", "0", f"{tick}i"])
-    axes.tick_params(length=2, width=0.6, color="0.5", labelcolor="0.25")
-    axes.spines[:].set_color("0.75")
-    PICTURES.mkdir(parents=True, exist_ok=True)
-    figure.savefig(PICTURES / f"{key}.svg", metadata={"Date": None})
-    plt.close(figure)
+    with chart_style("scripts/docs"):
+        figure = new_figure(2.2, 2.2)
+        axes = figure.subplots()
+        draw_plane(axes, spectral_region(slim.maps[key](DRAWN_SIZE, DRAWN_SIZE)), limit)
+        axes.plot(start.real, start.imag, "o", color=style.KEPT, fillstyle="none", markersize=4, markeredgewidth=0.8)
+        axes.plot(trained.real, trained.imag, "o", color=style.BROKEN, markersize=2.8, markeredgewidth=0)
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        finished(figure, PICTURES / f"{key}.svg")
 
 
 def main(words: list[str]) -> None:

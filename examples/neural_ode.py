@@ -41,7 +41,13 @@ def solved(start, nsteps):
 
 def roll_out(step):
     """The system that steps the state under "x"."""
-    return System([Node(step, ["x"], ["x"], name="oscillator")], nsteps=HORIZON)
+    return System([Node(step, ["x"], ["x"], name="RK4 step")], name="van der Pol", nsteps=HORIZON)
+
+
+def make_problem(f):
+    """The roll-out of dx/dt = f(x) over a second, and its distance from the measured states."""
+    distance = (variable("x") - variable("measured")) ** 2
+    return Problem([roll_out(RK4(f, h=H))], PenaltyLoss([distance.minimize(name="fit")]))
 
 
 def fit(seed=0, epochs=2000):
@@ -50,14 +56,13 @@ def fit(seed=0, epochs=2000):
     starts = np.random.default_rng(seed).uniform(-3, 3, (STARTS, 2))
     cut = torch.cat([windows({"x": solved(s, LENGTH)}, HORIZON + 1, HORIZON // 2)["x"] for s in starts])
     f = MLP(2, 2, nonlin=nn.Tanh, hsizes=[48, 48])
-    x, measured = variable("x"), variable("measured")
-    problem = Problem([roll_out(RK4(f, h=H))], PenaltyLoss([((x - measured) ** 2).minimize(name="fit")], []))
     data = LitDataModule(DictDataset({"x": cut[:, :1], "measured": cut}), batch_size=None, shuffle=False)
     trainer = lightning.Trainer(
         max_epochs=epochs, callbacks=[FitProgress("van der Pol", ("train_loss",))], accelerator="cpu", logger=False,
         enable_checkpointing=False, enable_model_summary=False,
     )  # fmt: skip
-    trainer.fit(LitProblem(problem, "Adam", 1e-2, "CosineAnnealingLR", scheduler_args={"T_max": epochs}), data)
+    module = LitProblem(make_problem(f), "Adam", 1e-2, "CosineAnnealingLR", scheduler_args={"T_max": epochs})
+    trainer.fit(module, data)
     return f
 
 

@@ -34,18 +34,23 @@ def network():
     return Sequential({"asked": Linear((3, NEURONS)), "rates": rates, "sine": Linear((NEURONS, 1))})
 
 
+def make_problem(net):
+    """The network, and how far it is from the sine that was wanted."""
+    error = ((variable("y") - variable("wanted")) ** 2).minimize(name="error")
+    return Problem([Node(net, ["asked"], ["y"], name="network")], PenaltyLoss([error]))
+
+
 def fit(seed=0, epochs=200):
     """The network, fitted to the sines of that seed."""
     lightning.seed_everything(seed, verbose=False)
     net, (asked, wanted, _) = network(), sines(TRAIN, seed)
-    error = ((variable("y") - variable("wanted")) ** 2).minimize(name="error")
-    problem = Problem([Node(net, ["asked"], ["y"], name="network")], PenaltyLoss([error]))
     data = LitDataModule({"asked": asked, "wanted": wanted}, batch_size=32)
     trainer = lightning.Trainer(
         max_epochs=epochs, callbacks=[FitProgress("sines", ("train_loss",))], accelerator="cpu", logger=False,
         enable_checkpointing=False, enable_model_summary=False, gradient_clip_val=1.0,
     )  # fmt: skip
-    trainer.fit(LitProblem(problem, "Adam", 1e-2, "CosineAnnealingLR", scheduler_args={"T_max": epochs}), data)
+    module = LitProblem(make_problem(net), "Adam", 1e-2, "CosineAnnealingLR", scheduler_args={"T_max": epochs})
+    trainer.fit(module, data)
     return net
 
 

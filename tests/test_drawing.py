@@ -533,5 +533,8 @@ def test_a_pdf_that_cannot_be_made_says_what_to_install(tmp_path, monkeypatch):
 
 
 def test_the_public_names_are_these():
-    assert set(drawing.__all__) == {"Drawing", "ENDINGS", "draw", "find_renderer", "graph", "to_dot", "to_mermaid"}
+    charts = {"Diff", "diff", "draw_history", "draw_spectrum"}
+    assert set(drawing.__all__) == charts | {
+        *("Drawing", "ENDINGS", "draw", "find_renderer", "graph", "to_dot", "to_mermaid")
+    }
     assert all(hasattr(drawing, name) for name in drawing.__all__)

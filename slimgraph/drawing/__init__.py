@@ -2,24 +2,39 @@
 
 `form` reads the one networkx form, `facts` what its parts are, `style` says how it looks, `dot` and `mermaid` write it,
 `render` makes pictures, `page` a web page of one.
+Charts of numbers, `spectrum` and `history`, are drawn by matplotlib, which is opened only when one is asked for.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 from typing import Any
 
 from slimgraph.drawing import style
+from slimgraph.drawing.diff import Diff, diff
 from slimgraph.drawing.dot import graph, to_dot
+from slimgraph.drawing.files import picture_path, write_picture
+from slimgraph.drawing.history import draw_history
 from slimgraph.drawing.mermaid import to_mermaid
 from slimgraph.drawing.page import to_page, to_plan
 from slimgraph.drawing.render import find_renderer, to_picture
+from slimgraph.drawing.spectrum import draw_spectrum
 from slimgraph.drawing.view import view
-from slimgraph.errors import DrawingError, did_you_mean
 
-__all__ = ["ENDINGS", "Drawing", "draw", "find_renderer", "graph", "to_dot", "to_mermaid"]
+__all__ = [
+    "ENDINGS",
+    "Diff",
+    "Drawing",
+    "diff",
+    "draw",
+    "draw_history",
+    "draw_spectrum",
+    "find_renderer",
+    "graph",
+    "to_dot",
+    "to_mermaid",
+]
 
 ENDINGS = (".dot", ".mmd", ".svg", ".png", ".pdf", ".html")
 
@@ -62,16 +77,8 @@ class Drawing:
         Raises DrawingError when the ending is not known, the folder is not there, or nothing can be written; the file
         is then as it was before.
         """
-        path = Path(path)
-        ending = path.suffix.lower()
-        if ending not in ENDINGS:
-            known = ", ".join(ENDINGS)
-            raise DrawingError(
-                f"{str(path)!r} has the ending {ending!r}, a drawing takes {known}.{did_you_mean(ending, ENDINGS)}"
-            )
-        if not path.parent.is_dir():
-            raise DrawingError(f"{str(path)!r} cannot be written: there is no folder {str(path.parent)!r}")
-        _write(path, self._bytes(ending))
+        path = picture_path(path, ENDINGS, "a drawing")
+        write_picture(path, self._bytes(path.suffix.lower()))
         return path
 
     def _bytes(self, ending: str) -> bytes:
@@ -135,14 +142,3 @@ def for_notebook(x: Any) -> str | None:
     form = view(x)
     # Nobody asked for this picture: it must not keep a notebook waiting.
     return draw(form)._repr_svg_() if len(form) <= style.MANY_NODES else None
-
-
-def _write(path: Path, content: bytes) -> None:
-    # A reader, or a full disk, never meets half a picture: it is written beside and then takes the place at once.
-    beside = path.with_name(f".slimgraph-{secrets.token_hex(6)}")
-    try:
-        beside.write_bytes(content)
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise DrawingError(f"{str(path)!r} cannot be written: {error.strerror}") from error

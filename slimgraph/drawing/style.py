@@ -74,7 +74,7 @@ KINDS: dict[str, dict[str, str]] = {
     "more": {"shape": "plaintext", "style": "filled", "fillcolor": "#f6f8fb", "color": LINE, "fontsize": "16"},
 }
 # What flows out of and into these is coloured like them: which term reads what is seen from afar.
-TERMS = ("objective", "constraint", "violated", "reg_error")
+TERMS: tuple[str, ...] = ("objective", "constraint", "violated", "reg_error")
 
 # Above this many nodes the layout takes fewer rounds: 1000 nodes in a second instead of minutes.
 MANY_NODES = 300
@@ -89,3 +89,38 @@ def wrapped(text: str, width: int = 30) -> str:
     """
     lines = (textwrap.wrap(line, width, break_on_hyphens=False) or [line] for line in text.split("\n"))
     return "\n".join(part for line in lines for part in line)
+
+
+# Charts, and what two diagrams differ in: Okabe and Ito's colours, told apart with any colour vision, and never by the
+# colour alone but by a mark, a line style or a band of lightness too.
+# Source: https://jfly.uni-koeln.de/color/
+PROMISED = "#009E73"
+KEPT, BROKEN = "#0072B2", "#D55E00"
+SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+CHART = {
+    "font.size": 9.0,
+    "axes.linewidth": 0.6,
+    "axes.edgecolor": "0.6",
+    "axes.titlesize": 9.0,
+    "xtick.color": "0.35",
+    "ytick.color": "0.35",
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    # Ids in an SVG are drawn from this and not by chance: the same chart is the same file.
+    "svg.hashsalt": "slimgraph",
+}
+
+# In the drawing of a difference: + and a thick line, - and a dashed one, ~ and a double one; the rest steps back.
+CHANGES: dict[str, dict[str, str]] = {
+    "same": {"fillcolor": "white", "color": "#aab4be", "fontcolor": "#5f6b7a", "penwidth": "1.0"},
+    "added": {"fillcolor": "#d3efe4", "color": "#007a59", "fontcolor": INK, "penwidth": "2.6"},
+    "removed": {"fillcolor": "#fdeee5", "color": "#b84f00", "fontcolor": INK, "penwidth": "1.4"},
+    "changed": {"fillcolor": "#ffe9ad", "color": "#8a6100", "fontcolor": INK, "penwidth": "1.4", "peripheries": "2"},
+}
+LINES = {"same": "", "added": "", "removed": ",dashed", "changed": ""}
+KINDS |= {
+    f"{change}_{kind}": {**look, **CHANGES[change], "style": look.get("style", NODE["style"]) + LINES[change]}
+    for kind, look in tuple(KINDS.items())
+    for change in CHANGES
+}
+TERMS += tuple(kind for kind in KINDS if kind.startswith(("added_", "removed_")))

@@ -211,6 +211,7 @@ PROMISES: dict[str, Promise] = {
     "pf": Promise(BOUNDS, bounds_multiply, bounds_add, bounds_join, means={"nneg": {}}),
     "nneg": Promise((), kept, kept, kept),
     "toeplitz": Promise((), None, kept),
+    "trivial_nullspace": Promise(("epsilon",)),
     "low_rank": Promise(("rank",), ranks_multiply, ranks_add, ranks_join, any_factor=True),
 }  # fmt: skip
 """By the key of the class in `maps`; a stronger promise stands before those that it means."""
