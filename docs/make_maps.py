@@ -15,8 +15,8 @@ from torch import Tensor
 
 from slimgraph import slim
 from slimgraph.drawing import style
-from slimgraph.drawing.charts import chart_style, finished, new_figure
-from slimgraph.drawing.spectrum import draw_plane
+from slimgraph.drawing.charts.figure import chart_style, finished, new_figure
+from slimgraph.drawing.charts.spectrum import draw_plane
 from slimgraph.slim.linear.promises import PROMISES, Rule
 from slimgraph.slim.linear.regions import spectral_region
 

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from slimgraph import drawing
 from slimgraph.doors import Drawable
-from slimgraph.drawing import ENDINGS, draw, find_renderer, graph, render, style, to_dot, to_mermaid
+from slimgraph.drawing import ENDINGS, draw, find_renderer, graph, style, to_dot, to_mermaid
+from slimgraph.drawing.formats import render
 from slimgraph.errors import DrawingError
 
 CONTRACT_KINDS = (

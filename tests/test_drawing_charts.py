@@ -11,7 +11,7 @@ import torch
 
 from slimgraph import Node, PenaltyLoss, Problem, System, slim, variable
 from slimgraph.drawing import draw_history, draw_spectrum, style
-from slimgraph.drawing.history import read_series
+from slimgraph.drawing.charts.history import read_series
 from slimgraph.errors import DrawingError
 from slimgraph.slim.linear.regions import Region, spectral_region
 from tests.helpers import FREE_WEIGHTS, KEPT_BY_REG_ERROR, Case, cases, perturb
@@ -83,8 +83,8 @@ def test_the_green_area_is_the_region():
     """A pixel of the plane is green where the region holds its place."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    from slimgraph.drawing.charts import chart_style, new_figure
-    from slimgraph.drawing.spectrum import draw_plane
+    from slimgraph.drawing.charts.figure import chart_style, new_figure
+    from slimgraph.drawing.charts.spectrum import draw_plane
 
     for region in (Region(modulus=(0.4, 0.9)), Region(real=(-math.inf, -0.3)), Region(modulus=(0.0, 0.8), centre=-0.4),
                    Region(real=(-0.5, 0.2), modulus=(0.3, 0.9))):  # fmt: skip

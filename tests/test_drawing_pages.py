@@ -19,10 +19,11 @@ import torch
 from torch import nn
 
 from slimgraph import Node, PenaltyLoss, Problem, System, blocks, slim, variable
-from slimgraph.drawing import ENDINGS, draw, find_renderer, render, style, to_dot
-from slimgraph.drawing.dot import quoted_id
+from slimgraph.drawing import ENDINGS, draw, find_renderer, style, to_dot
 from slimgraph.drawing.facts import described, facts_of
-from slimgraph.drawing.page import to_plan
+from slimgraph.drawing.formats import render
+from slimgraph.drawing.formats.dot import quoted_id
+from slimgraph.drawing.formats.page import to_plan
 from slimgraph.errors import DrawingError
 from tests.test_drawing import HOSTILE, chain, name_of, put_dot
 

@@ -1,8 +1,8 @@
-"""Diagrams of anything that has a graph: DOT and Mermaid text, SVG, PNG, PDF, HTML, and the notebook.
+"""Diagrams of anything that has a graph, charts of numbers, and what two problems differ in.
 
-`form` reads the one networkx form, `facts` what its parts are, `style` says how it looks, `dot` and `mermaid` write it,
-`render` makes pictures, `page` a web page of one.
-Charts of numbers, `spectrum` and `history`, are drawn by matplotlib, which is opened only when one is asked for.
+`view` chooses what of a thing is drawn, by the options of `draw`; `form` reads its one networkx form, `facts` what its
+parts are; `formats` writes it, as DOT, Mermaid, SVG, PNG, PDF or a page. `charts` draws spectra and histories by
+matplotlib, which is opened only when one is asked for; `difference` compares. `style` says how all of it looks.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from slimgraph.drawing import style
-from slimgraph.drawing.diff import Diff, diff
-from slimgraph.drawing.dot import graph, to_dot
-from slimgraph.drawing.files import picture_path, write_picture
-from slimgraph.drawing.history import draw_history
-from slimgraph.drawing.mermaid import to_mermaid
-from slimgraph.drawing.page import to_page, to_plan
-from slimgraph.drawing.render import find_renderer, to_picture
-from slimgraph.drawing.spectrum import draw_spectrum
+from slimgraph.drawing.charts.history import draw_history
+from slimgraph.drawing.charts.spectrum import draw_spectrum
+from slimgraph.drawing.difference.diff import Diff, diff
+from slimgraph.drawing.formats.dot import graph, to_dot
+from slimgraph.drawing.formats.files import picture_path, write_picture
+from slimgraph.drawing.formats.mermaid import to_mermaid
+from slimgraph.drawing.formats.page import to_page, to_plan
+from slimgraph.drawing.formats.render import find_renderer, to_picture
 from slimgraph.drawing.view import view
 
 __all__ = [

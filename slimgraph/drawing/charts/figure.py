@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from slimgraph.drawing import style
-from slimgraph.drawing.files import picture_path, write_picture
+from slimgraph.drawing.formats.files import picture_path, write_picture
 from slimgraph.errors import DrawingError
 
 if TYPE_CHECKING:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from slimgraph.drawing import Drawing, style
-from slimgraph.drawing.dot import graph, quoted_id, quoted_label
+from slimgraph.drawing.formats.dot import graph, quoted_id, quoted_label
 
 if TYPE_CHECKING:
     import networkx as nx
 
-    from slimgraph.drawing.diff import Change, Diff
+    from slimgraph.drawing.difference.diff import Change, Diff
 
 MARKS = {"": ("", "same"), "+": ("+", "added"), "-": ("\N{EN DASH}", "removed"), "~": ("~", "changed")}
 LEGEND = "+ added (thick)    \N{EN DASH} removed (dashed)    ~ changed (double)"

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import nn
 
-from slimgraph.drawing.choice import is_part
 from slimgraph.drawing.form import View
-from slimgraph.drawing.levels import merged
+from slimgraph.drawing.view.choice import is_part
+from slimgraph.drawing.view.levels import merged
 
 # Two equal ones are seen faster than they are counted.
 FEWEST = 3

@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from slimgraph import wiring
-from slimgraph.drawing.choice import Choice, node_names
 from slimgraph.drawing.form import View, as_view
+from slimgraph.drawing.view.choice import Choice, node_names
 from slimgraph.slim import reg_error_terms
 
 Inner = tuple[Any, dict[str, list[str]], dict[str, list[str]]]

@@ -8,8 +8,8 @@ from typing import Any
 
 import networkx as nx
 
-from slimgraph.drawing.choice import Choice, is_part, node_names
 from slimgraph.drawing.form import View
+from slimgraph.drawing.view.choice import Choice, is_part, node_names
 from slimgraph.errors import OptionError, UnknownOptionError, did_you_mean
 
 

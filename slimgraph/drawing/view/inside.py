@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from slimgraph.drawing.choice import Choice, node_names
 from slimgraph.drawing.form import View
-from slimgraph.drawing.opened import Inner, replace
+from slimgraph.drawing.view.choice import Choice, node_names
+from slimgraph.drawing.view.opened import Inner, replace
 from slimgraph.errors import OptionError
 from slimgraph.graph import bag_graph
 from slimgraph.node.as_graph import Held

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from slimgraph.drawing.choice import Choice
-from slimgraph.drawing.fold import fold
 from slimgraph.drawing.form import View, as_view, networkx_form
-from slimgraph.drawing.inside import open_insides, whole_inside
-from slimgraph.drawing.levels import close, collapse_groups, keep_only
-from slimgraph.drawing.opened import open_nodes
-from slimgraph.drawing.shapes import write_shapes
-from slimgraph.drawing.unrolled import unroll_systems
-from slimgraph.drawing.values import write_values
+from slimgraph.drawing.view.choice import Choice
+from slimgraph.drawing.view.fold import fold
+from slimgraph.drawing.view.inside import open_insides, whole_inside
+from slimgraph.drawing.view.levels import close, collapse_groups, keep_only
+from slimgraph.drawing.view.opened import open_nodes
+from slimgraph.drawing.view.shapes import write_shapes
+from slimgraph.drawing.view.unrolled import unroll_systems
+from slimgraph.drawing.view.values import write_values
 from slimgraph.errors import OptionError
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimgraph.drawing import style
-from slimgraph.drawing.charts import chart_style, finished, new_figure
+from slimgraph.drawing.charts.figure import chart_style, finished, new_figure
 from slimgraph.errors import DrawingError, did_you_mean
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from slimgraph.drawing.choice import Choice
 from slimgraph.drawing.form import View
+from slimgraph.drawing.view.choice import Choice
 from slimgraph.errors import OptionError
 
 

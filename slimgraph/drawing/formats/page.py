@@ -69,4 +69,4 @@ def to_page(title: str, svg: str, plan: str) -> str:
 
 @cache
 def _asset(name: str) -> str:
-    return (files("slimgraph.drawing") / name).read_text(encoding="utf-8")
+    return (files("slimgraph.drawing.formats") / name).read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from slimgraph.drawing.inventory import Facts, Part, parts_of
+from slimgraph.drawing.difference.inventory import Facts, Part, parts_of
 from slimgraph.errors import DrawingError
 
 ADDED, REMOVED, CHANGED = "+", "-", "~"
@@ -71,7 +71,7 @@ class Diff:
 
     def to_networkx(self) -> Any:
         """Both graphs as one, what differs marked in the labels."""
-        from slimgraph.drawing.union import union
+        from slimgraph.drawing.difference.union import union
 
         return union(self)
 
@@ -80,7 +80,7 @@ class Diff:
 
         It is written to `path` when one is given, in the format of its ending.
         """
-        from slimgraph.drawing.union import DiffDrawing
+        from slimgraph.drawing.difference.union import DiffDrawing
 
         drawing = DiffDrawing(self)
         if path is not None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from slimgraph.drawing import style
-from slimgraph.drawing.charts import chart_style, finished, new_figure
+from slimgraph.drawing.charts.figure import chart_style, finished, new_figure
 from slimgraph.errors import DrawingError
 from slimgraph.slim import LinearBase
 from slimgraph.slim.cells import Cell
