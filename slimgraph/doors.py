@@ -49,7 +49,10 @@ def resolve(path: str) -> Any:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             # The module is there; what it imports is not.
             raise OptionError(f"{path!r}: {module_name} imports {error.name!r}, which is not installed") from error
-        raise OptionError(f"{path!r}: no module named {error.name!r}; is its folder on the Python path?") from error
+        # The name of a file is what many give first.
+        plain = module_name.removesuffix(".py").replace("/", ".").strip(".")
+        hint = "is its folder on the Python path?" if plain == module_name else f"write '{plain}:{name}'"
+        raise OptionError(f"{path!r}: no module named {error.name!r}; {hint}") from error
     if not hasattr(module, name):
         raise OptionError(f"{path!r}: {module_name} has no {name!r}.{did_you_mean(name, vars(module))}")
     return getattr(module, name)

@@ -204,7 +204,10 @@ WRONG = {
         1,
         "node 'net' reads 'xx', the data holds ['t', 'x']",
     ),
-    "draw cli_problems:make -o a.sgv": (1, "Did you mean '.svg'?"),
+    "draw cli_problems:make -o a.sgv": (2, "Did you mean '.svg'?"),
+    "draw cli_problems.py:make": (2, "no module named 'cli_problems.py'; write 'cli_problems:make'"),
+    "fit c.yaml": (2, "'c.yaml' stands alone; a configuration file is given as -c c.yaml"),
+    "test -c c.yaml --ckpt_path c.yaml": (1, "the checkpoint c.yaml was cut short, or is none"),
     "draw cli_problems:make -o a.svg --format dot": (2, "with -o the ending of the file is the format"),
     "draw cli_problems:problem --args width=1": (2, "is a Problem and takes no arguments, got width"),
     "diff cli_problems:make cli_problems:mke": (2, "Did you mean 'make'?"),
@@ -230,6 +233,12 @@ def test_notes_are_told_with_their_error(run):
     code, _, err = run("check cli_problems:make --data cli_problems:wide")
     assert code == 1 and "Traceback" not in err
     assert "\n  in node 'net', " in err
+
+
+def test_advice_is_a_line_of_its_own(run):
+    told = run("fit -c c.yaml --output a.ckpt")[2].splitlines()
+    assert [line for line in told if "Advice" in line or "main()" in line] == []
+    assert any(line.startswith("slimgraph: advice: no sample of epochs 0 to 1 violated ") for line in told)
 
 
 def test_an_interrupt_is_130(run):
@@ -266,8 +275,11 @@ def test_draw_is_the_drawing_room(run, folder):
 def test_draw_hands_on_the_options_that_were_given_and_no_others(run, monkeypatch):
     seen = {}
     monkeypatch.setattr(drawing, "draw", lambda x, path, **options: seen.update(options, path=path))
-    run("draw cli_problems:make -o a.svg --depth 1 --only fit y --collapse a b --unroll 3")
-    assert seen == {"path": "a.svg", "depth": 1, "only": ["fit", "y"], "collapse": ["a", "b"], "unroll": 3}
+    run("draw cli_problems:make -o a.svg --depth 1 --only fit y --collapse a b --unroll 3 --inside")
+    told = {"depth": 1, "only": ["fit", "y"], "collapse": ["a", "b"], "unroll": 3, "inside": True}
+    assert seen == {"path": "a.svg", **told}
+    run("draw cli_problems:make --inside net")
+    assert seen["inside"] == ["net"]
     seen.clear()
     run("draw cli_problems:make -o a.svg")
     assert seen == {"path": "a.svg"}

@@ -9,11 +9,12 @@ from typing import Any
 
 from slimgraph.cli.ending import DONE, FAILED, WRONG_USAGE, ending
 from slimgraph.cli.named import arguments, maker, read_config, training_set
+from slimgraph.cli.predictions import refuse_path
 from slimgraph.doors import open_door
 from slimgraph.errors import OptionError
 
 PATH = "module:function"
-DRAW_OPTIONS = ("depth", "unroll", "only", "collapse")
+DRAW_OPTIONS = ("depth", "unroll", "only", "collapse", "inside")
 
 
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
@@ -81,15 +82,21 @@ def _add_draw(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--unroll", type=int, help="how many steps of a System are drawn beside each other")
     parser.add_argument("--only", nargs="+", metavar="KEY", help="only what leads to these keys or terms")
     parser.add_argument("--collapse", nargs="+", metavar="NAME", help="boxes that are drawn as one shape")
+    parser.add_argument("--inside", nargs="*", metavar="NAME", help="nodes whose inside is opened; all without a name")
 
 
 def _draw(given: argparse.Namespace) -> int:
     if given.output and given.format:
         raise OptionError("--format is for text on standard output; with -o the ending of the file is the format")
+    drawing = open_door("drawing")
+    if given.output:
+        refuse_path(given.output, drawing.ENDINGS)
     thing = maker(given.thing, arguments(given.args))()
     options = {name: value for name in DRAW_OPTIONS if (value := getattr(given, name)) is not None}
-    drawing = open_door("drawing").draw(thing, given.output, **options)
-    sys.stdout.write(f"{given.output}\n" if given.output else getattr(drawing, given.format or "dot"))
+    if given.inside == []:
+        options["inside"] = True
+    picture = drawing.draw(thing, given.output, **options)
+    sys.stdout.write(f"{given.output}\n" if given.output else getattr(picture, given.format or "dot"))
     return DONE
 
 

@@ -34,18 +34,20 @@ class Predictions:
 
     def save(self, path: str) -> None:
         """Writes them as numpy's `.npz`, or as a dict of tensors, `.pt`."""
-        if Path(path).suffix == ".pt":
+        if Path(path).suffix.lower() == ".pt":
             torch.save(self.values, path)
         else:
             # numpy knows no bfloat16.
             arrays: Any = {key: v.float() if v.dtype == torch.bfloat16 else v for key, v in self.values.items()}
-            np.savez(path, **arrays)
+            with open(path, "wb") as file:
+                # Given a path, numpy would add its own ending to another spelling of it.
+                np.savez(file, **arrays)
 
 
 def refuse_path(path: str, endings: Sequence[str]) -> None:
     """Raises an error for a file that could not be written, before anything is computed for it."""
     ending = Path(path).suffix
-    if ending not in endings:
+    if ending.lower() not in endings:
         raise OptionError(f"--output {path!r}: the ending is {' or '.join(endings)}.{did_you_mean(ending, endings)}")
     if not Path(path).parent.is_dir():
         raise MissingFileError(f"--output {path!r}: there is no folder {str(Path(path).parent)!r}")

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import lightning
-import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar, RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import Logger
@@ -20,8 +19,9 @@ from lightning.pytorch.loggers import Logger
 from slimgraph.cli.ending import DONE
 from slimgraph.cli.predictions import Predictions, refuse_path
 from slimgraph.cli.usage import options_of, plain
-from slimgraph.errors import MissingFileError, OptionError
+from slimgraph.errors import Advice, MissingFileError, OptionError
 from slimgraph.training import FitProgress, LitDataModule, LitProblem
+from slimgraph.training.checkpoint import CheckpointFiles
 
 # What ckpt_path may be beside the path of a file, see lightning.Trainer.fit.
 CHOSEN_BY_LIGHTNING = ("best", "last", "hpc", "registry")
@@ -30,14 +30,14 @@ OUTPUTS = {"fit": "FILE.ckpt for the checkpoint at the end", "predict": "FILE.np
 
 def run(given: list[str]) -> int:
     """Runs one of the four commands; `given` begins with its name."""
-    with _without_advice():
+    with _plain_warnings():
         Training(given)
     return DONE
 
 
 @contextmanager
-def _without_advice() -> Iterator[None]:
-    """Inside, Lightning recommends no other products, and a warning about its own code is not shown."""
+def _plain_warnings() -> Iterator[None]:
+    """Inside, Advice is a line of ours; Lightning recommends no other products and does not warn of its own code."""
     log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
 
     def is_no_tip(record: logging.LogRecord) -> bool:
@@ -47,6 +47,16 @@ def _without_advice() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*LeafSpec")
+            others = warnings.showwarning
+
+            def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+                # The place would be the script that pip wrote, which tells a user nothing.
+                if issubclass(category, Advice):
+                    sys.stderr.write(f"slimgraph: advice: {message}\n")
+                else:
+                    others(message, category, *place)
+
+            warnings.showwarning = show
             yield
     finally:
         log.removeFilter(is_no_tip)
@@ -140,7 +150,7 @@ class Training(LightningCLI):
             raise MissingFileError(f"ckpt_path: there is no checkpoint {path!r}")
         if Path(path).is_dir():
             return
-        stored = torch.load(path, weights_only=True, map_location="cpu").get("hyper_parameters", {})
+        stored = CheckpointFiles().load_checkpoint(path, weights_only=True).get("hyper_parameters", {})
         defaults = self._parser(command).get_defaults().model
         for key, value in stored.items():
             if key not in model or value == (model[key] or defaults[key]):

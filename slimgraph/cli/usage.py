@@ -52,6 +52,8 @@ def plain(message: str, known: Iterable[str] = ()) -> str:
     """
     known = list(known)
     if found := re.match(r"unrecognized arguments: ([^\s=]*)", message):
+        if found[1].endswith((".yaml", ".yml")):
+            return f"{found[1]!r} stands alone; a configuration file is given as -c {found[1]}"
         return f"there is no option {found[1]!r}.{did_you_mean(found[1], known)}"
     if found := re.match(r"Subcommand '(.*?)' does not accept option '(.*?)'", message):
         return f"{found[1]} has no field {found[2]!r}.{did_you_mean(found[2], (name.lstrip('-') for name in known))}"
