@@ -279,7 +279,7 @@ def test_functions_stay_closed_and_say_so_when_they_are_named():
         problem, inside=["A", "output"]
     )
     with pytest.raises(
-        OptionError, match=r"^inside names 'sum', which calls add: that has no component graph to open$"
+        OptionError, match=r"^inside names 'sum', which calls add: that has no component graph to open; a map"
     ):
         draw(problem, inside="sum")
 

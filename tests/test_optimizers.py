@@ -146,6 +146,11 @@ def test_a_schedulers_instance_takes_no_options_and_an_optimiser_moves_its_own_p
         LitProblem(problem, "LBFGS", maps_lr=0.1).configure_optimizers()
 
 
+def test_a_scheduler_without_what_it_needs_says_where_to_give_it():
+    with pytest.raises(OptionError, match=r"scheduler StepLR: missing .*'step_size'; give it in scheduler_args$"):
+        LitProblem(problems.make(), scheduler="StepLR").configure_optimizers()
+
+
 def test_a_checkpoint_whose_scheduler_was_an_object_says_so(tmp_path):
     lit = LitProblem("problems:make", scheduler=lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 0.5))
     trainer = problems.trainer(max_steps=1)

@@ -22,7 +22,7 @@ from slimgraph import (
     variable,
 )
 from slimgraph.data import Normalizer
-from slimgraph.errors import DataError, DtypeError, MissingFileError, MissingKeyError, ShapeError
+from slimgraph.errors import DataError, DtypeError, MissingFileError, MissingKeyError, OptionError, ShapeError
 
 X, Y, T = variable("x"), variable("y"), variable("t")
 BATCH = 5
@@ -74,6 +74,11 @@ def test_the_round_trip_through_an_identity_is_exact_in_double_precision():
     predicted = problem.predict({"x": x})
     assert (predicted["y"] - x).abs().max() <= 4 * torch.finfo(torch.float64).eps * x.abs().max()
     assert predicted["x"] is x
+
+
+def test_predict_refuses_what_is_no_dict():
+    with pytest.raises(OptionError, match=r"^predict takes a dict of tensors; got list"):
+        fitted().predict([torch.zeros(2)])  # pyright: ignore[reportArgumentType]
 
 
 def test_without_a_normalizer_predict_gives_what_the_nodes_give():

@@ -84,8 +84,8 @@ def networkx_form(x: Any) -> nx.DiGraph:
     form = x if isinstance(x, nx.Graph) else getattr(x, "to_networkx", lambda: None)()
     if not isinstance(form, nx.Graph):
         raise DrawingError(
-            f"{type(x).__name__} has no graph to draw; give a Problem, System, Node, Variable, map or module,"
-            " anything with to_networkx(), or a networkx graph"
+            f"{type(x).__name__} has no graph to draw; give a Problem, System, Node, Variable, map or recurrence,"
+            " a torch module in a Node, anything with to_networkx(), or a networkx graph"
         )
     if not isinstance(form, nx.DiGraph):
         raise DrawingError(f"{type(form).__name__} has no directions; give a networkx DiGraph or MultiDiGraph")

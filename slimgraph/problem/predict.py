@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from slimgraph.errors import OptionError
+from slimgraph.node import describe
 from slimgraph.node.keys import check_tensors
 
 
 def predict(problem: Any, data: dict[str, Any]) -> dict[str, Any]:
     """What `Problem.predict` does."""
+    if not isinstance(data, Mapping):
+        raise OptionError(f"predict takes a dict of tensors; got {describe(data)}")
     for node in problem.nodes:
         check_tensors(node, data)
     inputs = {key: _normalized(problem, key, value) for key, value in data.items()}

@@ -114,6 +114,11 @@ class Recipe:
     def _scheduler(self, optimizer: Optimizer) -> Any:
         if not isinstance(self.scheduler, LRScheduler):
             make = factory(self.scheduler, lr_scheduler, LRScheduler, self.scheduler_args)
+            try:
+                inspect.signature(make).bind(optimizer, **self.scheduler_args)
+            except TypeError as error:
+                name = getattr(make, "__name__", make)
+                raise OptionError(f"LitProblem: scheduler {name}: {error}; give it in scheduler_args") from error
             return make(optimizer, **self.scheduler_args)
         if self.scheduler.optimizer is not optimizer:
             raise OptionError(

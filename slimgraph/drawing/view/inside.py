@@ -33,7 +33,10 @@ def open_insides(form: View, chosen: Choice, collapsed: Choice) -> None:
             replace(form, place, inner, {"title": part.label, "part": part}, lambda key: key)
         elif any(name in chosen.names for name in names):
             what = getattr(part.callable, "__name__", type(part.callable).__name__)
-            raise OptionError(f"inside names {part.label!r}, which calls {what}: that has no component graph to open")
+            raise OptionError(
+                f"inside names {part.label!r}, which calls {what}: that has no component graph to open; a map, a"
+                " network or a recurrence has one"
+            )
 
 
 def _inside(part: Any) -> Inner | None:
