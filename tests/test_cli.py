@@ -207,7 +207,7 @@ WRONG = {
     "draw cli_problems:make -o a.sgv": (2, "Did you mean '.svg'?"),
     "draw cli_problems.py:make": (2, "no module named 'cli_problems.py'; write 'cli_problems:make'"),
     "fit c.yaml": (2, "'c.yaml' stands alone; a configuration file is given as -c c.yaml"),
-    "test -c c.yaml --ckpt_path c.yaml": (1, "the checkpoint c.yaml was cut short, or is none"),
+    "test -c c.yaml --ckpt_path c.yaml": (1, "the checkpoint c.yaml was cut short, or is none (torch cannot read it)"),
     "draw cli_problems:make -o a.svg --format dot": (2, "with -o the ending of the file is the format"),
     "draw cli_problems:problem --args width=1": (2, "is a Problem and takes no arguments, got width"),
     "diff cli_problems:make cli_problems:mke": (2, "Did you mean 'make'?"),
@@ -243,7 +243,9 @@ def test_advice_is_a_line_of_its_own(run):
 
 def test_an_interrupt_is_130(run):
     assert run("draw cli_problems:interrupted")[0] == 130
-    assert run("fit -c c.yaml --data.setup_function cli_problems:interrupted --data.setup_args null")[0] == 130
+    options = "--data.setup_function cli_problems:interrupted --data.setup_args null --output a.ckpt"
+    code, _, err = run(f"fit -c c.yaml {options}")
+    assert code == 130 and "slimgraph: the fit was stopped; a.ckpt was not written\n" in err
 
 
 # ---- check, draw, diff

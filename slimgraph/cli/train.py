@@ -91,6 +91,13 @@ class LastCheckpoint(Callback):
         if trainer.is_global_zero:
             sys.stdout.write(f"{self.path}\n")
 
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        # An error has its own line; after a signal nothing else would say that the file is missing.
+        if trainer.is_global_zero and isinstance(exception, SystemExit | KeyboardInterrupt):
+            sys.stderr.write(f"slimgraph: the fit was stopped; {self.path} was not written\n")
+
 
 class Training(LightningCLI):
     """LightningCLI with defaults of its own: nothing is written that was not asked for, and the seed is 0.

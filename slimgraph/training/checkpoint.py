@@ -173,6 +173,9 @@ def _unreadable(path: Any, error: Exception) -> str:
             f"the checkpoint {path} holds an object of {named}, which weights_only=True refuses; a callback or a module"
             " of yours put it there. Where you trust the file, pass weights_only=False"
         )
+    if reason.startswith("Weights only load failed"):
+        # The rest is advice on files that torch could read.
+        reason = "torch cannot read it"
     return f"the checkpoint {path} was cut short, or is none ({cut(reason, 80)}); take an older one"
 
 
