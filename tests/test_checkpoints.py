@@ -164,12 +164,13 @@ def test_a_checkpoint_saved_by_hand_after_a_fit_resumes_where_it_ended(tmp_path,
     assert_resumed(whole, interrupted.fit(resume=tmp_path / "hand.ckpt"), step)
 
 
-def test_a_fit_of_two_epochs_goes_on_for_two_more(tmp_path):
-    options = {"loss": "augmented", "dropout": 0.3, "steps": -1, "val": False}
-    whole = problems.state(*problems.fit(**options, epochs=4))
-    _, run = problems.fit(**options, epochs=2)
+@pytest.mark.parametrize("limit", [{"steps": -1, "epochs": 2}, {"steps": 11}], ids=["two epochs", "broken epoch"])
+def test_a_fit_goes_on_to_four_epochs(tmp_path, limit: dict):
+    options = {"loss": "augmented", "dropout": 0.3, "val": False}
+    whole = problems.state(*problems.fit(**options, steps=-1, epochs=4))
+    _, run = problems.fit(**options, **limit)
     run.save_checkpoint(tmp_path / "hand.ckpt")
-    assert_equal(whole, problems.state(*problems.fit(**options, epochs=4, resume=tmp_path / "hand.ckpt")))
+    assert_equal(whole, problems.state(*problems.fit(**options, steps=-1, epochs=4, resume=tmp_path / "hand.ckpt")))
 
 
 def test_a_fit_in_double_precision_resumes_and_loads_alone(tmp_path):
