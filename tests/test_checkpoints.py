@@ -24,7 +24,7 @@ from slimgraph.training import BestWeights, LitDataModule, LitProblem
 from slimgraph.training.checkpoint import FORMAT
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE / "ranks"), str(HERE / "processes")]
+sys.path.insert(0, str(HERE / "ranks"))
 
 import interrupted  # noqa: E402
 import problems  # noqa: E402
@@ -97,7 +97,7 @@ def assert_resumed(whole: dict, resumed: dict, first: int) -> None:
 
 def started(folder: Path, name: str) -> subprocess.Popen:
     path = os.pathsep.join([str(HERE.parent), str(HERE / "ranks"), os.environ.get("PYTHONPATH", "")])
-    script = str(HERE / "processes" / "interrupted.py")
+    script = str(HERE / "ranks" / "interrupted.py")
     with (folder / f"{name}.log").open("w") as log:
         environment = {**os.environ, "PYTHONPATH": path}
         return subprocess.Popen([sys.executable, script, str(folder), name], env=environment, stdout=log, stderr=log)
