@@ -52,6 +52,7 @@ MAKERS = {
     ),
     "parametric_nlp": lambda example: example.make_problem("rosenbrock"),
     "neural_ode": lambda example: example.make_problem(example.MLP(2, 2, hsizes=[48, 48])),
+    "burgers_pinn": lambda example: example.problems(example.MLP(2, 1, nonlin=torch.nn.Tanh, hsizes=[32] * 4))[0],
     "long_memory": memory,
     "rate_network": lambda example: example.make_problem(example.network()),
     "butterfly_transforms": lambda example: example.slim.ButterflyLinear(64, 64, complex=True),
@@ -61,7 +62,7 @@ MAKERS = {
 def caption(name: str) -> str:
     """The first sentence of an example, and where more is said."""
     text = (EXAMPLES / f"{name}.py").read_text().partition('"""')[2].partition("\n")[0]
-    page = DOCS / f"{name.replace('_', '-')}.md"
+    page = DOCS / f"{name.removesuffix('_pinn').replace('_', '-')}.md"
     more = f" [More]({page.name})." if page.exists() else ""
     return f"{text} Script: [examples/{name}.py](../examples/{name}.py).{more}"
 

@@ -24,7 +24,7 @@ from slimgraph.training import BestWeights, LitDataModule, LitProblem
 from slimgraph.training.checkpoint import FORMAT
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE / "ranks"), str(HERE / "processes")]
+sys.path.insert(0, str(HERE / "ranks"))
 
 import interrupted  # noqa: E402
 import problems  # noqa: E402
@@ -97,7 +97,7 @@ def assert_resumed(whole: dict, resumed: dict, first: int) -> None:
 
 def started(folder: Path, name: str) -> subprocess.Popen:
     path = os.pathsep.join([str(HERE.parent), str(HERE / "ranks"), os.environ.get("PYTHONPATH", "")])
-    script = str(HERE / "processes" / "interrupted.py")
+    script = str(HERE / "ranks" / "interrupted.py")
     with (folder / f"{name}.log").open("w") as log:
         environment = {**os.environ, "PYTHONPATH": path}
         return subprocess.Popen([sys.executable, script, str(folder), name], env=environment, stdout=log, stderr=log)
@@ -164,12 +164,13 @@ def test_a_checkpoint_saved_by_hand_after_a_fit_resumes_where_it_ended(tmp_path,
     assert_resumed(whole, interrupted.fit(resume=tmp_path / "hand.ckpt"), step)
 
 
-def test_a_fit_of_two_epochs_goes_on_for_two_more(tmp_path):
-    options = {"loss": "augmented", "dropout": 0.3, "steps": -1, "val": False}
-    whole = problems.state(*problems.fit(**options, epochs=4))
-    _, run = problems.fit(**options, epochs=2)
+@pytest.mark.parametrize("limit", [{"steps": -1, "epochs": 2}, {"steps": 11}], ids=["two epochs", "broken epoch"])
+def test_a_fit_goes_on_to_four_epochs(tmp_path, limit: dict):
+    options = {"loss": "augmented", "dropout": 0.3, "val": False}
+    whole = problems.state(*problems.fit(**options, steps=-1, epochs=4))
+    _, run = problems.fit(**options, **limit)
     run.save_checkpoint(tmp_path / "hand.ckpt")
-    assert_equal(whole, problems.state(*problems.fit(**options, epochs=4, resume=tmp_path / "hand.ckpt")))
+    assert_equal(whole, problems.state(*problems.fit(**options, steps=-1, epochs=4, resume=tmp_path / "hand.ckpt")))
 
 
 def test_a_fit_in_double_precision_resumes_and_loads_alone(tmp_path):

@@ -105,3 +105,12 @@ def test_the_graph_holds_data_nodes_terms_and_keys_on_its_edges():
         ("data:x", "node:policy", "x"), ("data:r", "node:policy", "r"),
         ("node:policy", "term:0", "u"), ("term:0", "loss", ""),
     }  # fmt: skip
+
+
+def test_a_diagram_writes_long_numbers_in_six_digits_and_leaves_names_alone():
+    x = variable("x1.123456789")
+    term = (0.003183098861837907 * x).minimize(name="fit")
+    problem = Problem([Node(abs, ["p"], ["x1.123456789"], name="abs")], PenaltyLoss([term]))
+    label = problem.to_networkx().nodes["term:0"]["label"]
+    assert "0.0031831 * x1.123456789" in label
+    assert "0.003183098861837907" in str(term)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,8 @@ from slimgraph.wiring.keys import names
 
 if TYPE_CHECKING:
     import networkx as nx
+
+_LONG_NUMBER = re.compile(r"(?<![\w.])\d+\.\d{6,}(e[-+]?\d+)?(?![\w.])")
 
 
 def to_networkx(
@@ -28,7 +31,7 @@ def to_networkx(
     for label, node in zip(names(nodes) if labels is None else labels, nodes, strict=True):
         diagram.add_node(label, node)
     for number, (term, name) in enumerate(zip(terms, term_names, strict=True)):
-        diagram.graph.add_node(f"term:{number}", kind=term.kind, label=f"{name}\n{term}", part=term)
+        diagram.graph.add_node(f"term:{number}", kind=term.kind, label=f"{name}\n{_short(str(term))}", part=term)
         diagram.connect({key: [f"term:{number}"] for key in term.keys})
     diagram.add_unread_results()
     return diagram.graph
@@ -46,6 +49,11 @@ def inner_graph(
     diagram.graph.remove_nodes_from(data)
     written = {key: place for key, place in diagram.sources.items() if place in diagram.graph}
     return diagram.graph, readers, written
+
+
+def _short(text: str) -> str:
+    """`text` with its long numbers in six digits: a diagram is read, not computed with."""
+    return _LONG_NUMBER.sub(lambda number: f"{float(number[0]):.6g}", text)
 
 
 class _Diagram:
