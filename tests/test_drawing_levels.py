@@ -160,6 +160,7 @@ def test_a_pattern_and_a_function_put_nodes_together():
 
 def test_what_is_collapsed_is_not_opened():
     assert labels(nested(), depth=2, collapse=["encoder"]) == labels(nested(), depth=1)
+    assert boxes(controlled(), inside=True, collapse=["A", nn.Sequential])[1:] == ["output"]
 
 
 # ---- folding --------------------------------------------------------------------------------------------------------
