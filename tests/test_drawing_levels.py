@@ -257,6 +257,13 @@ def test_a_system_is_unrolled_no_further_than_it_runs():
         assert ("..." in made) == goes_on
 
 
+def test_a_system_that_depth_closes_has_no_steps():
+    problem = controlled()
+    assert "step 2" in labels(problem, depth=1, unroll=3)
+    with pytest.raises(OptionError, match="unroll=3 needs a System that is drawn open"):
+        view(problem, depth=0, unroll=3)
+
+
 # ---- inside ---------------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from slimgraph.drawing.view.choice import Choice
 from slimgraph.errors import OptionError
 
 
-def unroll_systems(form: View, steps: int, collapsed: Choice) -> View:
+def unroll_systems(form: View, steps: int, depth: int | None, collapsed: Choice) -> View:
     """`form` with `steps` copies of every open System, fewer where it runs fewer; "..." stands for the other steps.
 
     Raises OptionError where no System is open.
@@ -17,7 +17,8 @@ def unroll_systems(form: View, steps: int, collapsed: Choice) -> View:
     boxes = form.graph["boxes"]
     paths = [path for path, about in boxes.items() if getattr(about.get("part"), "kind", "") == "system"]
     outermost = [path for path in paths if not any(path[: len(other)] == other for other in paths if other != path)]
-    open_ones = [p for p in outermost if not collapsed.holds((boxes[p]["title"], p[-1]), boxes[p]["part"])]
+    seen = [path for path in outermost if depth is None or len(path) <= depth]
+    open_ones = [p for p in seen if not collapsed.holds((boxes[p]["title"], p[-1]), boxes[p]["part"])]
     if not open_ones:
         raise OptionError(f"unroll={steps} needs a System that is drawn open; there is none in the picture")
     for path in open_ones:
