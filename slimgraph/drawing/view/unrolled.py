@@ -37,7 +37,7 @@ class _Unrolled:
         self.result = View()
         self.result.graph.update(form.graph)
         self.result.graph["boxes"] = dict(form.graph["boxes"])
-        self.more = f"{'/'.join(path)}/..."
+        self.more = self._new(f"{'/'.join(path)}/...")
         placed = False
         for place, attributes in form.nodes(data=True):
             if place not in self.inside:
@@ -77,9 +77,14 @@ class _Unrolled:
                 found += [(self._at(tail, step - 1), place) for tail in sorted(tails)]
         return found
 
-    @staticmethod
-    def _at(place: Any, step: int) -> str:
-        return f"{place}@{step}"
+    def _at(self, place: Any, step: int) -> str:
+        return self._new(f"{place}@{step}")
+
+    def _new(self, name: str) -> str:
+        """`name` as the id of a new node: any key or node may be called so already."""
+        while name in self.form:
+            name += "'"
+        return name
 
     def _add_edge(self, tail: Any, head: Any, key: Any, about: dict[str, Any]) -> None:
         entry = _entry(about)
@@ -114,7 +119,7 @@ class _Unrolled:
             if source.get("kind") == "data":
                 # Each step has its own entry beside it, so that no arrow runs along the whole series.
                 entries = f"{step}" if ahead == 1 else f"{step}:{step + ahead}"
-                place, box = f"{tail}@{entries}", (*self.path, f"step {step}")
+                place, box = self._new(f"{tail}@{entries}"), (*self.path, f"step {step}")
                 self.result.add_node(place, kind="data", label=f"{source['label']}[{entries}]", cluster=box)
                 self.result.add_edge(place, self._at(head, step), "", **entry)
             else:
