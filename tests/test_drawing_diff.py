@@ -239,3 +239,13 @@ def test_the_order_of_nodes_counts_where_another_value_is_read():
     assert "+     reads y: of the step before" in str(
         diff(ordered("a", "c", system=True), ordered("c", "a", system=True))
     )
+
+
+def test_equal_parts_of_a_difference_are_folded_and_still_coloured():
+    def chain(bound: float):
+        nodes = [Node(torch.sin, [f"x{n}"], [f"x{n + 1}"], name=f"n{n}") for n in range(5)]
+        return Problem(nodes, PenaltyLoss([], [(variable("x5") <= bound).with_name("cap")]))
+
+    drawing = diff(chain(1.0), chain(2.0)).draw()
+    assert "n0 ... n4\\nx 5" in drawing.dot and "n0 ... n4<br>x 5" in drawing.mermaid
+    assert drawing.dot.count('fillcolor="#ffe9ad"') == 1

@@ -33,7 +33,7 @@ def draw_spectrum(x: nn.Module, path: str | os.PathLike[str] | None = None) -> F
     `x` is a map, a recurrent cell (its hidden maps) or any module, System or Problem (every map in it, once, a
     composition as one). Green is where the promise of the map's class wants them, the thin circle has the radius 1. A
     dot keeps the promise, a cross does not, as in a map that keeps it by `reg_error` and is not yet trained. Maps of
-    insize != outsize have no eigenvalues. `path` takes .svg, .png, .pdf.
+    insize != outsize have no eigenvalues, what is NaN or infinite has no spectrum. `path` takes .svg, .png, .pdf.
 
     Raises DrawingError for an `x` without maps, and where matplotlib is missing: `pip install 'slimgraph[plots]'`.
 
