@@ -212,3 +212,38 @@ def test_a_history_that_cannot_be_drawn_says_what_there_is(tmp_path):
         draw_history(tmp_path)
     with pytest.raises(DrawingError, match="the logger, or a dict of lists; got int: 3"):
         draw_history(3)
+
+
+def test_any_name_stands_in_a_chart_as_it_is(tmp_path):
+    names = ["$", "a$b_$^", "\\frac{$x$", "_x", "y" * 200, *(f"term {n}" for n in range(30))]
+    figure = draw_history({"step": [0, 1], **{f"train_{name}": [1.0, 2.0] for name in names}}, tmp_path / "a.png")
+    legend = figure.axes[0].get_legend()
+    shown = [text.get_text().replace("\\$", "$").lstrip("\u200b") for text in legend.get_texts()]
+    assert shown == [*names[:4], "y" * 25 + "...", *names[5:], "train"]
+    figure.draw_without_rendering()
+    room, box = figure.bbox, legend.get_window_extent()
+    assert room.x0 <= box.x0 <= box.x1 <= room.x1 and room.y0 <= box.y0 <= box.y1 <= room.y1
+    maps = torch.nn.ModuleDict({name: slim.Linear(2, 2) for name in names[:4]})
+    draw_spectrum(maps, tmp_path / "b.svg")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_map_that_is_not_finite_says_so_beside_the_others(value: float):
+    sound, broken = slim.Linear(3, 3), slim.Linear(3, 3)
+    torch.nn.init.constant_(broken.weight, value)
+    axes = draw_spectrum(torch.nn.ModuleDict({"sound": sound, "broken": broken})).axes
+    assert len(points(axes[0], style.KEPT)) == 3
+    assert [text.get_text() for text in axes[2].texts] == ["NaN or infinite:\nno spectrum"]
+
+
+def test_a_history_of_nothing_or_of_numbers_without_a_list_is_told(tmp_path):
+    file = tmp_path / "metrics.csv"
+    for text, told in (("", "there is nothing"), ("step,train_loss\n", "found no train_")):
+        file.write_text(text)
+        with pytest.raises(DrawingError, match=told):
+            draw_history(file)
+    with pytest.raises(DrawingError, match="a list in column 'train_loss'; got float: 1.0"):
+        draw_history({"step": [0], "train_loss": 1.0})
+    # As spreadsheet programs write it.
+    file.write_text("\ufeffstep,train_loss\n0,1\n")
+    assert [list(line.get_ydata()) for line in draw_history(file).axes[0].lines] == [[1.0]]

@@ -193,3 +193,59 @@ def test_only_what_has_nodes_is_compared():
     assert str(diff(*nodes)) == "~ node f\n-     calls: relu\n+     calls: tanh"
     systems = [System([Node(torch.relu, ["x"], ["x"], name="f")], nsteps=n) for n in (1, 2)]
     assert str(diff(*systems)) == "~ system system\n-     nsteps: 1\n+     nsteps: 2"
+
+
+class Scale:
+    def __init__(self, factor: float):
+        self.factor, self.itself = factor, self
+
+    def __call__(self, x):
+        return self.factor * x
+
+
+def chained(function):
+    return lambda x: function(x)
+
+
+def defaulted(factor: float):
+    def scale(x, *, factor=factor):
+        return factor * x
+
+    return scale
+
+
+@pytest.mark.parametrize(("one", "other"), [
+    (Scale(2.0), Scale(3.0)), (Scale(2.0).__call__, Scale(3.0).__call__), (defaulted(2.0), defaulted(3.0)),
+    (chained(lambda x: x + 1), chained(lambda x: x + 2)),
+], ids=["object", "method", "default", "closure"])  # fmt: skip
+def test_functions_differ_by_all_that_they_are_bound_to(one, other):
+    first, second = (Node(function, ["x"], ["y"], name="n") for function in (one, other))
+    assert diff(first, second) and not diff(first, Node(one, ["x"], ["y"], name="n"))
+
+
+def test_the_order_of_nodes_counts_where_another_value_is_read():
+    def ordered(*names: str, system: bool = False):
+        keys = {"a": ("x", "y"), "b": ("x", "y"), "c": ("y", "z"), "d": ("x", "w")}
+        nodes = [Node(torch.sin, [keys[n][0]], [keys[n][1]], name=n) for n in names]
+        return (
+            System(nodes, nsteps=2, keep=["z"]) if system else Problem(nodes, PenaltyLoss([variable("z").minimize()]))
+        )
+
+    assert str(diff(ordered("a", "b", "c"), ordered("b", "a", "c"))) == (
+        "~ key written y\n-     written by: a, b\n+     written by: b, a"
+    )
+    # What runs does not change by the order in which nodes are declared.
+    assert not diff(ordered("a", "c", "d"), ordered("d", "c", "a"))
+    assert "+     reads y: of the step before" in str(
+        diff(ordered("a", "c", system=True), ordered("c", "a", system=True))
+    )
+
+
+def test_equal_parts_of_a_difference_are_folded_and_still_coloured():
+    def chain(bound: float):
+        nodes = [Node(torch.sin, [f"x{n}"], [f"x{n + 1}"], name=f"n{n}") for n in range(5)]
+        return Problem(nodes, PenaltyLoss([], [(variable("x5") <= bound).with_name("cap")]))
+
+    drawing = diff(chain(1.0), chain(2.0)).draw()
+    assert "n0 ... n4\\nx 5" in drawing.dot and "n0 ... n4<br>x 5" in drawing.mermaid
+    assert drawing.dot.count('fillcolor="#ffe9ad"') == 1

@@ -258,6 +258,22 @@ def test_a_system_is_unrolled_no_further_than_it_runs():
         assert ("..." in made) == goes_on
 
 
+def test_a_key_that_is_called_like_an_entry_of_a_series_stays():
+    loop = System([Node(torch.add, ["x", "u"], ["x"], name="n")], name="loop", nsteps=3)
+    other = Node(torch.sin, ["u@0"], ["w"], name="other")
+    problem = Problem([loop, other], PenaltyLoss([(variable("w") + variable("x")).minimize()]))
+    form = view(problem, unroll=2)
+    assert [form.nodes[place]["label"] for place in form.predecessors("node:other")] == ["u@0"]
+    assert "u[0]" in [form.nodes[place]["label"] for place in form.predecessors("loop/n@0")]
+
+
+def test_a_system_that_depth_closes_has_no_steps():
+    problem = controlled()
+    assert "step 2" in labels(problem, depth=1, unroll=3)
+    with pytest.raises(OptionError, match="unroll=3 needs a System that is drawn open"):
+        view(problem, depth=0, unroll=3)
+
+
 # ---- inside ---------------------------------------------------------------------------------------------------------
 
 

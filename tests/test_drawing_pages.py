@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -360,10 +361,10 @@ def test_an_error_keeps_the_text_that_graphviz_was_to_draw(tmp_path, monkeypatch
 
 
 def test_what_a_permission_forbids_is_named(tmp_path, monkeypatch):
-    def forbid(self, content):
+    def forbid(*args, **options):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "write_bytes", forbid)
+    monkeypatch.setattr(tempfile, "mkstemp", forbid)
     with pytest.raises(DrawingError, match=r"a\.dot' cannot be written: Permission denied"):
         house().draw(str(tmp_path / "a.dot"))
     assert os.listdir(tmp_path) == []

@@ -1,13 +1,14 @@
-"""Files of columns and of arrays: CSV, NPZ and MAT, as tensors under their names; `write_whole`."""
+"""Files of columns and of arrays: CSV, NPZ and MAT, as tensors under their names; `write_whole`, `whole_file`."""
 
 from __future__ import annotations
 
 import csv
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -92,14 +93,15 @@ def existing_file(path: str | Path) -> Path:
     return path
 
 
-def write_whole(path: str | Path, content: Any) -> None:
-    """torch.save, so that `path` is whole or as it was before. Raises OSError, as a full disc does."""
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to write into, whose content then is that of `path`, at once or, after an error, not at all."""
     path = Path(path)
     # Beside the target, so that putting it in place is one step, and a program that dies leaves the old file whole.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".slimgraph-")
     try:
         with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         # mkstemp lets the owner alone read; other files are as the user's umask says.
@@ -107,8 +109,15 @@ def write_whole(path: str | Path, content: Any) -> None:
         os.umask(mask)
         Path(name).chmod(0o666 & ~mask)
         Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def write_whole(path: str | Path, content: Any) -> None:
+    """torch.save, so that `path` is whole or as it was before. Raises OSError, as a full disc does."""
+    try:
+        with whole_file(path) as file:
+            torch.save(content, file)
     except RuntimeError as error:
         # torch hides what the disc said behind what its own writer counted.
         raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
-    finally:
-        Path(name).unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from slimgraph.drawing import style
 from slimgraph.drawing.charts.history import draw_history
 from slimgraph.drawing.charts.spectrum import draw_spectrum
 from slimgraph.drawing.difference.diff import Diff, diff
+from slimgraph.drawing.form import View
 from slimgraph.drawing.formats.dot import graph, to_dot
 from slimgraph.drawing.formats.files import picture_path, write_picture
 from slimgraph.drawing.formats.mermaid import to_mermaid
@@ -52,7 +53,7 @@ class Drawing:
 
     def __init__(self, x: Any, **options: Any) -> None:
         self.of = type(x).__name__
-        form = view(x, **options)
+        form = x if isinstance(x, View) else view(x, **options)
         self.dot = to_dot(form)
         self.mermaid = to_mermaid(form)
         self._plan = to_plan(form)

@@ -28,6 +28,16 @@ def chart_style(who: str) -> AbstractContextManager[None]:
     return mpl.rc_context(dict[Any, Any](style.CHART))
 
 
+def plain(text: str) -> str:
+    r"""`text` as matplotlib is to be given it, so that no dollar begins a formula and no label is left out.
+
+    >>> plain("price in $"), plain("_x")
+    ('price in \\$', '\u200b_x')
+    """
+    # matplotlib leaves what begins with an underscore out of legends; a space without width takes that place.
+    return ("\u200b" if text.startswith("_") else "") + text.replace("$", "\\$")
+
+
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of that size in inches, known to no window and to no `pyplot`: nothing has to be closed."""
     from matplotlib.figure import Figure

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimgraph.drawing import style
-from slimgraph.drawing.charts.figure import chart_style, finished, new_figure
+from slimgraph.drawing.charts.figure import chart_style, finished, new_figure, plain
 from slimgraph.errors import DrawingError, did_you_mean
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ STAGES: dict[str, Any] = {"train": "--", "val": "-", "test": ":"}
 # They are sums of what is drawn, but for `loss` itself, which is drawn, and `reg_loss`, which has no other name.
 SUMS = ("objective_loss", "penalty_loss")
 VIOLATION = "/max"
+# The legend: lines that a figure has room for, and letters of a line.
+LEGEND_ROWS, LEGEND_LETTERS = 12, 28
 
 
 def draw_history(source: Any, path: str | os.PathLike[str] | None = None, *, x: str = "step") -> Figure:
@@ -54,12 +56,14 @@ def draw_history(source: Any, path: str | os.PathLike[str] | None = None, *, x: 
         raise DrawingError(f"draw_history found no train_..., val_... or val/<constraint>/max; there is {there}")
     with chart_style("draw_history"):
         parts = [part for part in (losses, violations) if part]
-        figure = new_figure(7.5, 4.0 if len(parts) == 1 else 5.6)
+        # A legend of many terms needs a higher figure, or it would be cut off.
+        more = max(0, max(len({_split(name) for name in part}) for part in parts) - LEGEND_ROWS)
+        figure = new_figure(7.5, (4.0 if len(parts) == 1 else 5.6) + 0.2 * more * len(parts))
         ratios = [3, 2] if len(parts) == 2 else [1]
         grid = figure.subplots(len(parts), sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
         for axes, part in zip(grid, parts, strict=True):
             _draw_series(axes, part, "loss and terms" if part is losses else "largest violation")
-        grid[-1].set_xlabel(x)
+        grid[-1].set_xlabel(plain(x))
         grid[-1].locator_params("x", integer=True)
         return finished(figure, path)
 
@@ -69,10 +73,14 @@ def draw_history(source: Any, path: str | os.PathLike[str] | None = None, *, x: 
 
 def read_series(columns: Mapping[str, Iterable[Any]], x: str = "step") -> Series:
     """The values of every column that are there and numbers, over those of the column `x`."""
+    for name, column in columns.items():
+        if not isinstance(column, Iterable) or getattr(column, "ndim", 1) == 0:
+            raise DrawingError(f"draw_history needs a list in column {name!r}; got {type(column).__name__}: {column!r}")
     columns = {name: [_number(value) for value in column] for name, column in columns.items()}
     if x not in columns:
+        there = ", ".join(columns) or "nothing, as where nothing was logged"
         raise DrawingError(
-            f"draw_history has no column {x!r} for its x axis; there is {', '.join(columns)}.{did_you_mean(x, columns)}"
+            f"draw_history has no column {x!r} for its x axis; there is {there}.{did_you_mean(x, columns)}"
         )
     places, series = columns.pop(x), {}
     for name, values in columns.items():
@@ -101,13 +109,14 @@ def _columns(source: Any) -> Mapping[str, Iterable[Any]]:
     file = Path(source)
     file = file / "metrics.csv" if file.is_dir() else file
     try:
-        with file.open(newline="", encoding="utf-8") as opened:
-            rows = list(csv.DictReader(opened))
-    except (OSError, UnicodeDecodeError) as error:
+        with file.open(newline="", encoding="utf-8-sig") as opened:
+            lines = csv.DictReader(opened)
+            rows, names = list(lines), lines.fieldnames or ()
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         below = sorted(Path(source).glob("**/metrics.csv")) if Path(source).is_dir() else []
         hint = f"; there is {', '.join(map(str, below))}" if below else ""
         raise DrawingError(f"draw_history cannot read {str(file)!r}: {error}{hint}") from error
-    return {name: [row[name] for row in rows] for name in (rows[0] if rows else {})}
+    return {name: [row[name] for row in rows] for name in names}
 
 
 def _number(value: Any) -> float:
@@ -141,16 +150,20 @@ def _draw_series(axes: Axes, series: Series, title: str) -> None:
     for name in sorted(series, key=lambda name: terms.index(labels[name][1])):
         (places, values), (stage, term) = series[name], labels[name]
         shown = [max(value, foot) for value in values]
-        line = axes.plot(places, shown, STAGES[stage], label=f"{term}, {stage}", **looks[term])[0]
+        line = axes.plot(places, shown, STAGES[stage], label=plain(f"{term}, {stage}"), **looks[term])[0]
         if len(values) == 1:
             line.set_marker("o")
     if foot > 0:
         axes.set_ylim(bottom=foot)
     axes.grid(alpha=0.25)
     stages = [stage for stage in STAGES if stage in {stage for stage, _ in labels.values()}]
-    told = [Line2D([], [], label=term, **look) for term, look in looks.items()]
+    told = [Line2D([], [], label=plain(_short(term)), **look) for term, look in looks.items()]
     told += [Line2D([], [], color="0.4", label=stage, ls=STAGES[stage]) for stage in stages]
     axes.legend(handles=told, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+
+
+def _short(term: str) -> str:
+    return term if len(term) <= LEGEND_LETTERS else f"{term[: LEGEND_LETTERS - 3]}..."
 
 
 def _look(term: str, number: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from slimgraph.drawing import style
-from slimgraph.drawing.charts.figure import chart_style, finished, new_figure
+from slimgraph.drawing.charts.figure import chart_style, finished, new_figure, plain
 from slimgraph.errors import DrawingError
 from slimgraph.slim import LinearBase
 from slimgraph.slim.cells import Cell
@@ -33,7 +33,7 @@ def draw_spectrum(x: nn.Module, path: str | os.PathLike[str] | None = None) -> F
     `x` is a map, a recurrent cell (its hidden maps) or any module, System or Problem (every map in it, once, a
     composition as one). Green is where the promise of the map's class wants them, the thin circle has the radius 1. A
     dot keeps the promise, a cross does not, as in a map that keeps it by `reg_error` and is not yet trained. Maps of
-    insize != outsize have no eigenvalues. `path` takes .svg, .png, .pdf.
+    insize != outsize have no eigenvalues, what is NaN or infinite has no spectrum. `path` takes .svg, .png, .pdf.
 
     Raises DrawingError for an `x` without maps, and where matplotlib is missing: `pip install 'slimgraph[plots]'`.
 
@@ -89,21 +89,33 @@ def _place(cell: Cell, made: LinearBase) -> str:
 @torch.no_grad()
 def _draw_map(made: LinearBase, name: str, left: Axes, right: Axes) -> None:
     W, region = made.effective_W().cpu(), spectral_region(made)
-    # What `contains` allows for rounding, and what eigenvalues of a matrix that is not normal lose beside.
-    tol = made._rounding(W) * max(1.0, float(torch.linalg.matrix_norm(W.double())))
     title = f"{name}\n{type(made).__name__}" if name else type(made).__name__
-    title = f"{style.wrapped(title)} {made.in_features} x {made.out_features}"
-    W = W.double()
+    title = f"{plain(style.wrapped(title))} {made.in_features} x {made.out_features}"
+    if not W.isfinite().all():
+        _say(left, "NaN or infinite:\nno spectrum").set_title(title)
+        right.set_axis_off()
+        return
+    rounding = made._rounding(W)
+    # `double()` would take the imaginary part from a complex matrix.
+    W = W.to(torch.promote_types(W.dtype, torch.float64))
+    # What `contains` allows for rounding, and what eigenvalues of a matrix that is not normal lose beside.
+    tol = rounding * max(1.0, float(torch.linalg.matrix_norm(W)))
     if W.shape[0] == W.shape[1]:
         values = torch.linalg.eigvals(W)
         limit = 1.12 * max(1.1, float(values.abs().max()))
         draw_plane(left, region, limit)
         _draw_kept(left, values.real, values.imag, region.holds_eigenvalues(values, tol))
     else:
-        left.text(0.5, 0.5, "not square:\nno eigenvalues", ha="center", va="center", transform=left.transAxes)
-        left.set_axis_off()
+        _say(left, "not square:\nno eigenvalues")
     left.set_title(f"{title}\n{region.eigenvalue_text}" if W.shape[0] == W.shape[1] else title)
     _draw_singular(right, torch.linalg.svdvals(W), region, tol)
+
+
+def _say(axes: Axes, what: str) -> Axes:
+    """Words instead of a chart."""
+    axes.text(0.5, 0.5, what, ha="center", va="center", transform=axes.transAxes)
+    axes.set_axis_off()
+    return axes
 
 
 def _draw_kept(axes: Axes, x: Tensor, y: Tensor, kept: Tensor) -> None:

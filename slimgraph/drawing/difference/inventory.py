@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import CodeType
 from typing import Any
 
 import torch
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from slimgraph import wiring
+from slimgraph.drawing.difference.described import described, function_text
 from slimgraph.slim import LinearBase
 from slimgraph.slim.linear.svd import SVDLinearLearnBounds
 from slimgraph.symbolic.text import expression_text
@@ -53,11 +52,13 @@ def parts_of(x: Any, values: bool = False) -> list[Part]:
     nodes = list(getattr(x, "nodes", [x]))
     inner = f"{x.name or 'system'}/" if isinstance(x, System) else ""
     found = _system_parts(x, x.name or "system") if isinstance(x, System) else []
-    found += _node_parts(nodes, inner, "" if inner else "node:", values)
+    found += _node_parts(nodes, inner, "" if inner else "node:", values, getattr(x, "run_order", ()))
     loss = getattr(x, "loss", None)
-    reads, writes = x.input_keys, dict.fromkeys(key for node in nodes for key in node.output_keys)
+    reads, writes = x.input_keys, _writers(x, nodes)
     found += [Part("key read", key, {}, place=f"data:{key}") for key in reads]
-    found += [Part("key written", key, {}, place=f"result:{key}") for key in writes]
+    # Of a key that is written again the last value counts.
+    facts = {key: {"written by": ", ".join(names)} if len(names) > 1 else {} for key, names in writes.items()}
+    found += [Part("key written", key, facts[key], place=f"result:{key}") for key in writes]
     if loss is not None:
         for number, (name, term) in enumerate(zip(loss.names(), loss.terms, strict=True)):
             facts = _term_facts(term, values)
@@ -78,8 +79,13 @@ def _system_parts(system: Any, name: str) -> list[Part]:
     return [Part("system", name, {"type": type(system).__name__, **{k: v for k, v in facts.items() if v}})]
 
 
-def _node_parts(nodes: list[Any], path: str, prefix: str, values: bool) -> list[Part]:
+def _node_parts(nodes: list[Any], path: str, prefix: str, values: bool, ran: Sequence[Any] = ()) -> list[Part]:
     found = []
+    places = {id(node): place for place, node in enumerate(ran or nodes)}
+    writers: dict[str, list[int]] = {}
+    for node in nodes:
+        for key in node.output_keys:
+            writers.setdefault(key, []).append(places[id(node)])
     for name, node in zip(wiring.names(nodes), nodes, strict=True):
         if isinstance(node, System):
             found += _system_parts(node, f"{path}{name}")
@@ -87,14 +93,35 @@ def _node_parts(nodes: list[Any], path: str, prefix: str, values: bool) -> list[
             continue
         facts = {"keys": getattr(node, "signature", f"({', '.join(node.input_keys)}) -> {node.output_keys}")}
         call = getattr(node, "callable", node)
-        facts |= (
-            dict(module_facts("calls", call, values)) if isinstance(call, nn.Module) else {"calls": function_text(call)}
-        )
+        facts |= _calls(call, values) | _order_facts(node, places[id(node)], writers, looped=not prefix)
         owner: Any = getattr(node, "owner", None)
         facts |= dict(module_facts("owner", owner, values)) if owner is not None else {}
         facts["trained"] = _trained(node)
         found.append(Part("node", f"{path}{name}", facts, facts["keys"], f"{prefix}{path}{name}"))
     return found
+
+
+def _writers(x: Any, nodes: list[Any]) -> dict[str, list[str]]:
+    """For each key that is written the names of the nodes that write it, in the order in which they run."""
+    found: dict[str, list[str]] = {key: [] for node in nodes for key in node.output_keys}
+    names = getattr(x, "labels", None) or wiring.names(nodes)
+    for name, node in zip(names, getattr(x, "run_order", nodes), strict=True):
+        for key in node.output_keys:
+            found[key].append(name)
+    return found
+
+
+def _order_facts(node: Any, place: int, writers: dict[str, list[int]], looped: bool) -> Facts:
+    """Which value the node that runs at `place` reads of a key of which there is more than one."""
+    facts = {}
+    for key in node.input_keys:
+        places = writers.get(key, ())
+        before = sum(other < place for other in places)
+        if looped and places and not before:
+            facts[f"reads {key}"] = "of the step before"
+        elif len(places) > 1:
+            facts[f"reads {key}"] = f"after {before} of {len(places)} that write it"
+    return facts
 
 
 def _calls(called: Any, values: bool) -> Facts:
@@ -174,57 +201,3 @@ def _trained(node: Any) -> str:
     if not floating or not frozen:
         return "all" if floating else "nothing"
     return "nothing" if len(frozen) == len(floating) else f"all but {', '.join(frozen)}"
-
-
-# Functions and values
-
-
-def described(value: Any) -> str:
-    """A plain value, or a container of some, as text that is the same in every process; empty for anything else."""
-    if value is None or isinstance(value, bool | int | float | complex | str | range | torch.dtype):
-        return repr(value)
-    if isinstance(value, list | tuple):
-        inner = [described(item) for item in value]
-        return f"[{', '.join(inner)}]" if all(inner) else ""
-    if isinstance(value, Mapping):
-        inner = {described(key): described(item) for key, item in value.items()}
-        return f"{{{', '.join(f'{k}: {v}' for k, v in inner.items())}}}" if all(inner.values()) else ""
-    if isinstance(value, set | frozenset):
-        inner = [described(item) for item in value]
-        return f"{{{', '.join(sorted(inner))}}}" if all(inner) else ""
-    if isinstance(value, type) or (callable(value) and hasattr(value, "__name__")):
-        return function_text(value)
-    return ""
-
-
-def function_text(function: Callable[..., Any]) -> str:
-    """The name of a function, what it is bound to, and a checksum of its code where it has one."""
-    if isinstance(function, functools.partial):
-        given = [described(arg) or "..." for arg in function.args]
-        given += [f"{name}={described(value) or '...'}" for name, value in function.keywords.items()]
-        return f"{function_text(function.func)} with {', '.join(given)}"
-    code = getattr(function, "__code__", None)
-    if not isinstance(code, CodeType):
-        return getattr(function, "__name__", type(function).__name__)
-    name: str = getattr(function, "__qualname__", "").rpartition("<locals>.")[2]
-    cells = dict(zip(code.co_freevars, getattr(function, "__closure__", None) or (), strict=False))
-    bound = [f"{word}={text}" for word, cell in cells.items() if (text := _cell_text(cell))]
-    bound += [text for text in map(described, getattr(function, "__defaults__", None) or ()) if text]
-    name += f" [{', '.join(bound)}]" if bound else ""
-    return f"{name} #{_checksum(code):08x}"
-
-
-def _cell_text(cell: Any) -> str:
-    try:
-        # A function that calls itself would be described for ever.
-        return "" if hasattr(cell.cell_contents, "__code__") else described(cell.cell_contents)
-    except ValueError:
-        # The variable is not yet bound.
-        return ""
-
-
-def _checksum(code: CodeType) -> int:
-    """Of what a function does; not of where it stands, which any other line may move."""
-    consts = [_checksum(const) if isinstance(const, CodeType) else const for const in code.co_consts]
-    consts = [sorted(map(repr, const)) if isinstance(const, frozenset) else const for const in consts]
-    return zlib.crc32(repr((code.co_code, consts, code.co_names)).encode())

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from slimgraph.drawing import Drawing, style
 from slimgraph.drawing.formats.dot import graph, quoted_id, quoted_label
+from slimgraph.drawing.view import view
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -109,7 +110,9 @@ class DiffDrawing(Drawing):
     """The drawing of a difference: the edges coloured too, a legend below, and what has no node of its own."""
 
     def __init__(self, diff: Diff) -> None:
-        form = diff.to_networkx()
+        whole = diff.to_networkx()
+        # Equal parts are folded here too: marks are those of the edges that are drawn.
+        form = view(whole)
         super().__init__(form)
         self.of = "Diff"
         marks: dict[tuple[str, str], set[str]] = {}
@@ -125,7 +128,7 @@ class DiffDrawing(Drawing):
             edge.set("penwidth", "1.0" if name == "same" else "2")
             if name == "removed":
                 edge.set("style", "dashed")
-        notes = "\n".join(form.graph["notes"])
+        notes = "\n".join(whole.graph["notes"])
         dot.set("label", quoted_label(f"{LEGEND}\n{notes}").replace("\\n", "\\l")[:-1] + '\\l"')
         dot.set("labeljust", "l")
         dot.set("fontsize", "11")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
+from slimgraph.data.files import whole_file
 from slimgraph.errors import DrawingError, did_you_mean
 
 
@@ -26,11 +26,8 @@ def picture_path(path: str | os.PathLike[str], endings: Sequence[str], what: str
 
 def write_picture(path: Path, content: bytes) -> None:
     """Writes it; a reader, or a full disk, never meets half a picture."""
-    beside = path.with_name(f".slimgraph-{secrets.token_hex(6)}")
     try:
-        # It is written beside and then takes the place at once.
-        beside.write_bytes(content)
-        beside.replace(path)
+        with whole_file(path) as file:
+            file.write(content)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise DrawingError(f"{str(path)!r} cannot be written: {error.strerror}") from error

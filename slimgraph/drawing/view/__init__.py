@@ -45,7 +45,7 @@ def view(
     if only is not None:
         form = keep_only(form, only)
     if unroll is not None:
-        form = unroll_systems(form, unroll, collapsed)
+        form = unroll_systems(form, unroll, depth, collapsed)
     return fold(collapse_groups(close(form, depth, collapsed), collapsed))
 
 

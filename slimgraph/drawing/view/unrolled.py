@@ -9,7 +9,7 @@ from slimgraph.drawing.view.choice import Choice
 from slimgraph.errors import OptionError
 
 
-def unroll_systems(form: View, steps: int, collapsed: Choice) -> View:
+def unroll_systems(form: View, steps: int, depth: int | None, collapsed: Choice) -> View:
     """`form` with `steps` copies of every open System, fewer where it runs fewer; "..." stands for the other steps.
 
     Raises OptionError where no System is open.
@@ -17,7 +17,8 @@ def unroll_systems(form: View, steps: int, collapsed: Choice) -> View:
     boxes = form.graph["boxes"]
     paths = [path for path, about in boxes.items() if getattr(about.get("part"), "kind", "") == "system"]
     outermost = [path for path in paths if not any(path[: len(other)] == other for other in paths if other != path)]
-    open_ones = [p for p in outermost if not collapsed.holds((boxes[p]["title"], p[-1]), boxes[p]["part"])]
+    seen = [path for path in outermost if depth is None or len(path) <= depth]
+    open_ones = [p for p in seen if not collapsed.holds((boxes[p]["title"], p[-1]), boxes[p]["part"])]
     if not open_ones:
         raise OptionError(f"unroll={steps} needs a System that is drawn open; there is none in the picture")
     for path in open_ones:
@@ -36,7 +37,7 @@ class _Unrolled:
         self.result = View()
         self.result.graph.update(form.graph)
         self.result.graph["boxes"] = dict(form.graph["boxes"])
-        self.more = f"{'/'.join(path)}/..."
+        self.more = self._new(f"{'/'.join(path)}/...")
         placed = False
         for place, attributes in form.nodes(data=True):
             if place not in self.inside:
@@ -76,9 +77,14 @@ class _Unrolled:
                 found += [(self._at(tail, step - 1), place) for tail in sorted(tails)]
         return found
 
-    @staticmethod
-    def _at(place: Any, step: int) -> str:
-        return f"{place}@{step}"
+    def _at(self, place: Any, step: int) -> str:
+        return self._new(f"{place}@{step}")
+
+    def _new(self, name: str) -> str:
+        """`name` as the id of a new node: any key or node may be called so already."""
+        while name in self.form:
+            name += "'"
+        return name
 
     def _add_edge(self, tail: Any, head: Any, key: Any, about: dict[str, Any]) -> None:
         entry = _entry(about)
@@ -113,7 +119,7 @@ class _Unrolled:
             if source.get("kind") == "data":
                 # Each step has its own entry beside it, so that no arrow runs along the whole series.
                 entries = f"{step}" if ahead == 1 else f"{step}:{step + ahead}"
-                place, box = f"{tail}@{entries}", (*self.path, f"step {step}")
+                place, box = self._new(f"{tail}@{entries}"), (*self.path, f"step {step}")
                 self.result.add_node(place, kind="data", label=f"{source['label']}[{entries}]", cluster=box)
                 self.result.add_edge(place, self._at(head, step), "", **entry)
             else:
