@@ -294,14 +294,29 @@ class Clipped(nn.Linear):
         self.weight.data.clamp_(min=0.0)
 
 
-def test_a_module_is_projected_after_each_step():
+class ByHand(LitProblem):
+    """Optimises by hand, as two optimisers that take turns would."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(super().training_step(batch, batch_idx))
+        optimizer.step()
+
+
+@pytest.mark.parametrize("kind", [LitProblem, ByHand])
+def test_a_module_is_projected_after_each_step(kind: type[LitProblem]):
     torch.manual_seed(0)
     layer = Clipped(2, 3)
     y = variable("y")
     problem = Problem([Node(layer, ["x"], ["y"])], PenaltyLoss([(y * 1.0).minimize(name="down")]))
     before = layer.weight.detach().clone()
     trainer = problems.trainer(max_epochs=5)
-    trainer.fit(LitProblem(problem, "SGD", lr=0.5), LitDataModule({"x": torch.ones(8, 2)}, batch_size=4))
+    trainer.fit(kind(problem, "SGD", lr=0.5), LitDataModule({"x": torch.ones(8, 2)}, batch_size=4))
     assert (before < 0).any() and (layer.weight >= 0).all() and (layer.weight == 0).any()
 
 

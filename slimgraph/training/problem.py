@@ -199,6 +199,11 @@ class LitProblem(Resumable, metaclass=StrictOptions):
         super().optimizer_step(*args, **options)
         project_(self.problem)
 
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        # Lightning does not ask for optimizer_step where a subclass optimises by hand.
+        if not self.automatic_optimization:
+            project_(self.problem)
+
     # ------------------------------------------------------------------ helpers
 
     @property
