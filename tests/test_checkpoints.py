@@ -213,8 +213,10 @@ def test_a_checkpoint_of_format_1_loads_and_resumes(whole):
         ),
         ({"format": "two"}, r"entry 'slimgraph' is not LitProblem's"),
         ({"ranks": None}, r"entry 'slimgraph' is not LitProblem's"),
+        ({"ranks": []}, r"entry 'slimgraph' is not LitProblem's"),
+        ({"ranks": [{}]}, r"entry 'slimgraph' is not LitProblem's"),
     ],
-    ids=["newer", "no number", "no ranks"],
+    ids=["newer", "no number", "no ranks", "empty", "empty rank"],
 )
 def test_a_format_that_is_not_read_is_told(tmp_path, file, change, message):
     content = torch.load(file, weights_only=True)
@@ -330,6 +332,33 @@ def test_a_checkpoint_of_another_problem_says_what_differs(file, change, message
         go_on(module, file)
     assert_equal(before, dict(module.state_dict()))
     assert module._resume is None and not module._epoch_rows.batches
+
+
+@pytest.mark.parametrize("change", ["groups", "frozen"])
+def test_an_optimiser_of_other_parameters_changes_nothing(file, change: str):
+    options = {"groups": {"optimizer_args": {}, "maps_lr": 0.01}, "frozen": {}}[change]
+    module = lit(**options)
+    if change == "frozen":
+        module.problem.nodes[0].callable[0].requires_grad_(False)
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    there, here = {"groups": (r"\[5\]", r"\[4, 1\]"), "frozen": (r"\[5\]", r"\[4\]")}[change]
+    with pytest.raises(CheckpointError, match=f"optimizer hold {there} parameters, those of this LitProblem {here};"):
+        go_on(module, file)
+    assert_equal(before, dict(module.state_dict()))
+    assert module._resume is None and not module._epoch_rows.batches
+
+
+def test_what_a_fit_left_is_no_part_of_the_next(tmp_path, file):
+    module, new = lit(), lit()
+    # Five batches of an epoch that ends with an outer step, and then an epoch of three.
+    go_on(module, None, max_steps=13)
+    assert len(module._epoch_rows.batches) == 5
+    new.load_state_dict(module.state_dict())
+    ends = []
+    for each in (module, new):
+        go_on(each, None, max_epochs=1, max_steps=-1, limit_train_batches=3)
+        ends.append(dict(each.state_dict()))
+    assert_equal(*ends)
 
 
 def test_what_a_fit_cannot_go_on_from_is_told(tmp_path, file):

@@ -11,7 +11,7 @@ from typing import Any
 import lightning
 import pytest
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback, ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -258,7 +258,13 @@ def test_a_scheduler_that_monitors_nothing_is_refused():
 
 @pytest.mark.parametrize(
     "callbacks",
-    [[EarlyStopping("val_los"), Speaker()], [EarlyStopping("train_fit")], [ModelCheckpoint(monitor="step")]],
+    [
+        [EarlyStopping("val_los"), Speaker()],
+        [EarlyStopping("mine"), LambdaCallback(on_train_epoch_end=lambda _, module: module.log("mine", 1.0))],
+        [EarlyStopping("train_fit")],
+        [ModelCheckpoint(monitor="step")],
+    ],
+    ids=["of a callback", "of a function", "of training", "of the Trainer"],
 )
 def test_a_metric_that_something_may_log_is_waited_for(callbacks):
     trainer = problems.trainer(max_epochs=2, callbacks=callbacks, enable_checkpointing=True)

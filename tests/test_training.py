@@ -294,14 +294,29 @@ class Clipped(nn.Linear):
         self.weight.data.clamp_(min=0.0)
 
 
-def test_a_module_is_projected_after_each_step():
+class ByHand(LitProblem):
+    """Optimises by hand, as two optimisers that take turns would."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(super().training_step(batch, batch_idx))
+        optimizer.step()
+
+
+@pytest.mark.parametrize("kind", [LitProblem, ByHand])
+def test_a_module_is_projected_after_each_step(kind: type[LitProblem]):
     torch.manual_seed(0)
     layer = Clipped(2, 3)
     y = variable("y")
     problem = Problem([Node(layer, ["x"], ["y"])], PenaltyLoss([(y * 1.0).minimize(name="down")]))
     before = layer.weight.detach().clone()
     trainer = problems.trainer(max_epochs=5)
-    trainer.fit(LitProblem(problem, "SGD", lr=0.5), LitDataModule({"x": torch.ones(8, 2)}, batch_size=4))
+    trainer.fit(kind(problem, "SGD", lr=0.5), LitDataModule({"x": torch.ones(8, 2)}, batch_size=4))
     assert (before < 0).any() and (layer.weight >= 0).all() and (layer.weight == 0).any()
 
 
@@ -471,6 +486,26 @@ def test_a_resumed_fit_equals_a_whole_one(tmp_path, every: dict, limit: dict):
         # A fit that ends in mid-epoch may have no validation after it was resumed.
         assert_same({key: whole[key] for key in resumed}, resumed)
         assert whole.keys() - resumed.keys() <= {key for key in whole if key.startswith(("metric val_", "metric dev_"))}
+
+
+def test_the_last_outer_step_is_made_where_the_last_batch_was_the_checkpoints(tmp_path):
+    options = {"loss": "augmented", "steps": -1, "epochs": 2}
+    whole, _ = problems.fit(**options, save=tmp_path, every={"every_n_train_steps": 16})
+    resumed, _ = problems.fit(**options, resume=next(tmp_path.glob("*step=16.ckpt")))
+    assert_same(dict(whole.state_dict()), dict(resumed.state_dict()))
+
+
+def test_a_plateau_is_seen_in_the_epoch_that_a_resumed_fit_goes_on_in(tmp_path):
+    rates = []
+    for resume in (None, tmp_path / "epoch=1-step=12.ckpt"):
+        keep = ModelCheckpoint(tmp_path, filename="{epoch}-{step}", save_top_k=-1, every_n_train_steps=12)
+        run = problems.trainer(max_epochs=2, callbacks=[keep], enable_checkpointing=True)
+        # Nothing is better by a half: the second of two epochs lowers the rate.
+        args = {"patience": 0, "threshold": 0.5}
+        lit = LitProblem(problems.make(), "SGD", 1e-3, scheduler="ReduceLROnPlateau", scheduler_args=args)
+        run.fit(lit, LitDataModule(problems.data(37), problems.data(7), batch_size=5), ckpt_path=resume)
+        rates.append(run.optimizers[0].param_groups[0]["lr"])
+    assert rates == pytest.approx([1e-4, 1e-4])
 
 
 def test_the_twin_house_resumed_equals_an_uninterrupted_run(tmp_path):

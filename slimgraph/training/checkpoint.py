@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ SECTION = "slimgraph"
 FORMAT = 2
 # The least version of slimgraph that reads this format.
 NEEDS = "0.1.0"
+# What is held of each rank.
+PARTS = {"random", "means", "outer"}
 
 
 def add_section(checkpoint: dict[str, Any], problem: Any, ranks: list[Any]) -> None:
@@ -55,7 +57,9 @@ def section_of(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
     if section is None:
         return None
     number = section.get("format") if isinstance(section, dict) else None
-    if not isinstance(number, int) or not isinstance(section.get("ranks"), list):
+    ranks = section.get("ranks") if isinstance(section, dict) else None
+    whole = isinstance(ranks, list) and ranks and all(isinstance(r, dict) and r.keys() >= PARTS for r in ranks)
+    if not isinstance(number, int) or not whole:
         raise CheckpointError(f"the checkpoint's entry {SECTION!r} is not LitProblem's: {cut(repr(section), 80)}")
     if number != FORMAT and number not in MIGRATIONS:
         raise CheckpointError(
@@ -89,6 +93,20 @@ def refuse_to_resume(checkpoint: Mapping[str, Any], options: Mapping[str, Any]) 
                 f"the checkpoint's {what} is {there!r}, that of this LitProblem {here!r}; go on with the same, or take"
                 " the weights alone by LitProblem.load_from_checkpoint"
             )
+
+
+def group_sizes(states: Sequence[Mapping[str, Any]]) -> list[int] | None:
+    """How many parameters each group of the optimiser holds, by the states of all optimisers; None for several."""
+    return [len(group["params"]) for group in states[0]["param_groups"]] if len(states) == 1 else None
+
+
+def refuse_other_groups(there: list[int] | None, here: list[int] | None) -> None:
+    """Raises CheckpointError: the optimiser's numbers belong to other parameters."""
+    raise CheckpointError(
+        f"the groups of the checkpoint's optimizer hold {there} parameters, those of this LitProblem {here}; give the"
+        " same maps_lr and variables_lr and freeze the same parameters, or take the weights alone by"
+        " LitProblem.load_from_checkpoint"
+    )
 
 
 def reopen_epoch(checkpoint: dict[str, Any], batches: float) -> None:
@@ -140,7 +158,8 @@ class CheckpointFiles(TorchCheckpointIO):
             content = super().load_checkpoint(path, map_location, weights_only)
         except UNREADABLE as error:
             raise CheckpointError(_unreadable(path, error)) from error
-        if not isinstance(content, dict) or "pytorch-lightning_version" not in content or "state_dict" not in content:
+        named = content if isinstance(content, dict) else {}
+        if "pytorch-lightning_version" not in named or not isinstance(named.get("state_dict"), dict):
             raise CheckpointError(f"no lightning.Trainer wrote {path}: {_held(content)}")
         return content
 

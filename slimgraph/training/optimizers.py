@@ -65,11 +65,19 @@ class Recipe:
             if value not in (None, {}):
                 raise OptionError(f"LitProblem: {name}={value!r} would have no effect: {given}; leave it out")
 
-    def made(self, problem: nn.Module, lr: float | None) -> Any:
-        """What Lightning asks `configure_optimizers` for."""
+    def group_sizes(self, problem: nn.Module, lr: float | None) -> list[int]:
+        """How many parameters each group of the optimiser holds."""
+        self._refuse_objects()
+        return [len(group["params"]) for group in self._optimizer(problem, lr).param_groups]
+
+    def _refuse_objects(self) -> None:
         for what, option in (("optimiser", "optimizer"), ("scheduler", "scheduler")):
             if getattr(self, option) == AN_OBJECT:
                 raise OptionError(f"this checkpoint's {what} was an object, which it cannot hold; pass {option}=...")
+
+    def made(self, problem: nn.Module, lr: float | None) -> Any:
+        """What Lightning asks `configure_optimizers` for."""
+        self._refuse_objects()
         optimizer = self._optimizer(problem, lr)
         if self.scheduler is None:
             return optimizer

@@ -109,6 +109,10 @@ class LitProblem(Resumable, metaclass=StrictOptions):
     def configure_optimizers(self) -> Any:
         return self._recipe.made(self.problem, self.lr)
 
+    def group_sizes(self) -> list[int] | None:
+        own = type(self).configure_optimizers is LitProblem.configure_optimizers
+        return self._recipe.group_sizes(self.problem, self.lr) if own else None
+
     def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
         return self.problem(batch)
 
@@ -163,7 +167,12 @@ class LitProblem(Resumable, metaclass=StrictOptions):
 
     def on_train_epoch_end(self) -> None:
         self._log("train")
+        self.step_plateaus()
         self._outer_step(complete=self.trainer.is_last_batch)
+
+    def on_train_end(self) -> None:
+        # Nor does a fit have a next batch that goes on from the last one's checkpoint.
+        self._outer_step()
 
     def _outer_step(self, complete: bool = False) -> None:
         # A fit that max_steps ends in mid-epoch has not seen every sample: the resumed one makes this step.
@@ -189,6 +198,11 @@ class LitProblem(Resumable, metaclass=StrictOptions):
     def optimizer_step(self, *args: Any, **options: Any) -> None:
         super().optimizer_step(*args, **options)
         project_(self.problem)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        # Lightning does not ask for optimizer_step where a subclass optimises by hand.
+        if not self.automatic_optimization:
+            project_(self.problem)
 
     # ------------------------------------------------------------------ helpers
 

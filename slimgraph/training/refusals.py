@@ -56,8 +56,8 @@ class _Names:
         # A class of the user's own may log what it likes.
         parts = [pl_module, *callbacks_of(trainer)]
         self.complete = all(type(part).__module__.startswith(own) for part in parts)
-        # Theirs are known when they have logged them.
-        talkers = ("FeasibilityCallback", "LearningRateMonitor")
+        # Theirs are known when they have logged them, and a LambdaCallback is the user's own.
+        talkers = ("FeasibilityCallback", "LambdaCallback", "LearningRateMonitor")
         self.complete &= not any(type(part).__name__ in talkers for part in parts)
 
 

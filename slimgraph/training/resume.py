@@ -20,6 +20,8 @@ from slimgraph.problem.saved import refuse_other_dtypes, refuse_other_shapes, re
 from slimgraph.training.checkpoint import (
     CheckpointFiles,
     add_section,
+    group_sizes,
+    refuse_other_groups,
     refuse_to_resume,
     refuse_unwritable,
     reopen_epoch,
@@ -38,12 +40,17 @@ class Resumable(lightning.LightningModule):
     _resume: dict[str, Any] | None
     # What the nodes and terms of a checkpoint are, between Lightning's two steps of loading it.
     _stored: Mapping[str, Any] | None = None
+    # How many parameters each group of its optimiser holds.
+    _stored_groups: list[int] | None = None
 
     def setup(self, stage: str) -> None:
         strategy = self.trainer.strategy
         # Lightning's own files alone: a plugin is the user's.
         if type(strategy.checkpoint_io) is TorchCheckpointIO:
             strategy.checkpoint_io = CheckpointFiles()
+        if stage == "fit":
+            # What an earlier fit, the learning-rate finder or a load that failed has left is no part of this one.
+            self._resume, self._means["train"], self._epoch_rows = None, Means(), EpochRows()
         for callback in self.trainer.checkpoint_callbacks if stage == "fit" and self.trainer.is_global_zero else ():
             # The first checkpoint may be hours away.
             if folder := getattr(callback, "dirpath", None):
@@ -67,6 +74,16 @@ class Resumable(lightning.LightningModule):
 
     # ------------------------------------------------------------------ reading
 
+    def step_plateaus(self) -> None:
+        """Steps ReduceLROnPlateau in the epoch that a resumed fit goes on in, where Lightning leaves it out."""
+        loop = self.trainer.fit_loop
+        if loop.restarting and loop.epoch_loop._num_ready_batches_reached():
+            loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
+
+    def group_sizes(self) -> list[int] | None:
+        """How many parameters each group of the fit's optimiser will hold; None where that is not known before."""
+        return None
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         section = section_of(checkpoint)
         fitting = self._trainer is not None and self.trainer.state.fn == "fit"
@@ -77,6 +94,7 @@ class Resumable(lightning.LightningModule):
             return
         self._stored = section["structure"]
         if fitting:
+            self._stored_groups = group_sizes(checkpoint["optimizer_states"])
             self._go_on(section["ranks"])
 
     def _go_on(self, ranks: list[Any]) -> None:
@@ -100,12 +118,19 @@ class Resumable(lightning.LightningModule):
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """torch's own, but whole or not at all: on an error the numbers are as they were, and it says what differs."""
         stored, self._stored = self._stored, None
+        theirs, self._stored_groups = self._stored_groups, None
         before = copy.deepcopy(dict(self.state_dict()))
         try:
             if strict:
                 self._refuse_other_structure(stored)
             refuse_other_dtypes("the checkpoint", state_dict, before, widened=True)
-            return self._load_whole(state_dict, before, strict, assign)
+            ours = None if theirs is None else self.group_sizes()
+            loaded = self._load_whole(state_dict, before, strict, assign)
+            if ours not in (None, theirs):
+                # Only now, since of another problem load_state_dict says more; Lightning would see it too late.
+                super().load_state_dict(before)
+                refuse_other_groups(theirs, ours)
+            return loaded
         except DataError as error:
             # What on_load_checkpoint took for going on is no part of another fit.
             self._resume, self._means["train"], self._epoch_rows = None, Means(), EpochRows()
