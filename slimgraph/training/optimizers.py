@@ -9,8 +9,8 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import nn
-from torch.optim import Optimizer, lr_scheduler
+from torch import Tensor, nn
+from torch.optim import LBFGS, Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
 from slimgraph.errors import OptionError, UnknownOptionError, did_you_mean
@@ -153,3 +153,15 @@ def factory(thing: Any, home: ModuleType, base: type, options: Mapping[str, Any]
                 f" It takes {', '.join(known)}."
             )
     return found
+
+
+def same_on_all_ranks(loss: Tensor, trainer: Any) -> Tensor:
+    """`loss` with the mean of all ranks for its value, and its own gradient, where the optimiser looks at the value.
+
+    LBFGS does: ranks that saw values of their own would step differently, and wait for each other for ever. For any
+    other optimiser it is `loss` itself, and nothing is sent.
+    """
+    if not any(isinstance(optimizer, LBFGS) for optimizer in trainer.optimizers):
+        return loss
+    own = loss.detach()
+    return loss + (trainer.strategy.reduce(own.clone(), reduce_op="mean") - own)

@@ -17,7 +17,7 @@ from slimgraph.training.epoch_rows import EpochRows
 from slimgraph.training.gates import StepGates
 from slimgraph.training.named import make_problem, name_of, primitives
 from slimgraph.training.nonfinite import explained
-from slimgraph.training.optimizers import Recipe
+from slimgraph.training.optimizers import Recipe, same_on_all_ranks
 from slimgraph.training.refusals import callbacks_of
 from slimgraph.training.resume import Resumable
 from slimgraph.training.state import Means, loader_suffix, named_means, set_random_state
@@ -130,9 +130,9 @@ class LitProblem(Resumable, metaclass=StrictOptions):
         self._means["train"].add(values, counted)
         if self._outer_step_due:
             self._epoch_rows.keep(batch_idx, output, prefix, counted)
-        share = counted * self.trainer.world_size / total
-        loss = output[prefix + "loss"]
-        return loss if share == 1 else share * loss
+        share = counted * self._world / total
+        loss = output[prefix + "loss"] if share == 1 else share * output[prefix + "loss"]
+        return same_on_all_ranks(loss, self.trainer) if self._world > 1 else loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         return self._evaluate("val", self.trainer.val_dataloaders, batch, batch_idx, dataloader_idx)

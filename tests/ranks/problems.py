@@ -27,6 +27,7 @@ CASES: dict[str, dict[str, Any]] = {
     "per sample": {"n": 23, "batch": 8, "loss": "augmented", "per_sample": True},
     "recurrence": {"n": 23, "batch": 8, "net": "recurrence"},
     "gates": {"n": 23, "batch": 8, "net": "gates", "loss": "augmented"},
+    "line search": {"n": 23, "batch": 24, "loss": "augmented", "optimizer": "LBFGS", "steps": 6},
     "compiled": {"n": 20, "batch": 10, "val": False, "compiled": True},
 }
 
@@ -136,7 +137,9 @@ def fit(
     if compiled:
         # Gradients by way of AOTAutograd as with inductor, whose C++ would take a quarter of a minute.
         problem.compile(backend="aot_eager")
-    lit = LitProblem(problem, optimizer, 0.05, scheduler="StepLR", scheduler_args={"step_size": 2, "gamma": 0.5})
+    schedule = {"scheduler": "StepLR", "scheduler_args": {"step_size": 2, "gamma": 0.5}}
+    search = {"line_search_fn": "strong_wolfe", "max_iter": 5} if optimizer == "LBFGS" else {}
+    lit = LitProblem(problem, optimizer, 0.05, **schedule, optimizer_args=search)
     sets = LitDataModule(data(n), data(7, seed=1) if val else None, batch_size=batch // devices, num_workers=workers)
     extra: dict[str, Any] = {}
     if save is not None:
