@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import os
 import random
 import re
@@ -17,6 +18,7 @@ from torch import nn
 
 from slimgraph import Node, PenaltyLoss, Problem, System, slim, variable
 from slimgraph.blocks import MLP
+from slimgraph.doors import Drawable
 from slimgraph.drawing import draw, graph, to_dot, to_mermaid
 from slimgraph.drawing.form import read_form
 from slimgraph.drawing.view import view
@@ -477,3 +479,10 @@ def seconds_for_text(problem):
     start = time.process_time()
     assert to_dot(problem).count("part_") >= 5000
     return time.process_time() - start
+
+
+def test_the_method_and_the_function_take_the_same_options():
+    method, function, seen = (inspect.signature(f).parameters for f in (Drawable.draw, draw, view))
+    assert [*method][1:] == [*function][1:]
+    assert all(method[name].default == function[name].default for name in [*function][1:])
+    assert [*seen][1:] == [name for name in function if name not in ("x", "path")]

@@ -641,6 +641,8 @@ def test_two_ranks_equal_one(tmp_path):
 
     Nor do the ranks talk more in a step than those of a plain LightningModule.
     """
+    whole, sixth = {"loss": "augmented", "batch": 10}, {"every_n_train_steps": 6}
+    problems.fit(**whole, steps=6, save=tmp_path / "alone", every=sixth)
     run_python(str(RANKS / "fit.py"), "ddp", str(tmp_path))
     first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     for name, case in problems.CASES.items():
@@ -652,9 +654,12 @@ def test_two_ranks_equal_one(tmp_path):
     assert_same(problems.state(*problems.twin_house()), first["twin house"], 1e-9)
     assert_same(first["whole"], first["resumed"])
     assert_same(second["whole"], second["resumed"])
-    whole, left = {"loss": "augmented", "batch": 10, "steps": 14}, next((tmp_path / "left").glob("*step=6.ckpt"))
-    alone = problems.state(*problems.fit(**whole, resume=left))
-    assert_same(problems.state(*problems.fit(**whole)), alone, 1e-12)
+    uninterrupted, left = (
+        problems.state(*problems.fit(**whole, steps=14)),
+        next((tmp_path / "left").glob("*step=6.ckpt")),
+    )
+    assert_same(uninterrupted, problems.state(*problems.fit(**whole, steps=14, resume=left)), 1e-12)
+    assert_same(uninterrupted, first["taken over"], 1e-12)
     assert [len(rank["predicted"]["y"]) for rank in (first, second)] == [3, 2]
 
 

@@ -33,7 +33,11 @@ def main(strategy: str, folder: Path) -> None:
     path = next((folder / "saved").glob("*step=6.ckpt"))
     results["resumed"] = problems.state(*problems.fit(**options, steps=14, resume=path))
     # One process goes on from this one.
-    problems.fit(**{**options, "dropout": 0.0}, steps=6, save=folder / "left", every={"every_n_train_steps": 6})
+    options["dropout"] = 0.0
+    problems.fit(**options, steps=6, save=folder / "left", every={"every_n_train_steps": 6})
+    # And these two from one process.
+    path = next((folder / "alone").glob("*step=6.ckpt"))
+    results["taken over"] = problems.state(*problems.fit(**options, steps=14, resume=path))
     results["twin house"] = problems.state(*problems.twin_house(devices=2, strategy=strategy))
     for name, case in problems.COUNTED.items():
         results[f"collectives {name}"] = [collectives.counted(case, strategy, bare) for bare in (False, True)]
